@@ -1,0 +1,53 @@
+# Every target makes what it needs: `make serve` and `make test` work on a machine that has only Python 3.11 and npm.
+PYTHON ?= python3
+# For instance PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" on Linux, to avoid the CUDA build.
+PIP_ARGS ?=
+BUNDLE ?= models/zoo/cifar10-midrun
+SERVE_ARGS ?=
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+RUN = .venv/bin/python -m
+
+.PHONY: serve test lint train-default train-digits bench clean
+
+serve: .venv/serve.done
+	$(RUN) service --bundle $(BUNDLE) $(SERVE_ARGS)
+
+test: .venv/dev.done
+	$(RUN) pytest
+
+lint: .venv/dev.done
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+# Finished parts are recognised and interrupted ones resumed, so it may be stopped and started at will.
+train-default: .venv/dev.done
+	$(RUN) models train cifar10_classifier --resume
+	$(RUN) models train cifar10_midrun_light --resume
+	$(RUN) models export runs/cifar10_midrun_light/checkpoint.pt --classifier runs/cifar10_classifier/checkpoint.pt \
+		--presets models/recipes/cifar10_presets.toml --out models/zoo/cifar10-midrun
+
+train-digits: .venv/dev.done
+	$(RUN) models train digits_classifier --resume
+	$(RUN) models train digits_midrun --resume
+	$(RUN) models export runs/digits_midrun/checkpoint.pt --classifier runs/digits_classifier/checkpoint.pt \
+		--presets models/recipes/digits_presets.toml --out models/zoo/digits-midrun
+
+bench: .venv/dev.done
+	$(RUN) tests.benchmarks
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/serve.done: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable ".[cpu]"
+	touch $@
+
+# torchattacks pins a requests of 2020 and torchvision, and its attacks import neither: install it without them.
+.venv/dev.done: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable ".[cpu,train,eval,dev]"
+	$(PIP) --no-deps torchattacks==3.5.1
+	touch $@ .venv/serve.done

@@ -1,0 +1,137 @@
+"""python -m attacks_eval baseline | trade-off"""
+
+import argparse
+import itertools
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from attacks_eval.baseline import run_baseline
+from attacks_eval.pgd import PGDConfig
+from attacks_eval.threat_model import ThreatModel
+from attacks_eval.trade_off import run_trade_off
+from models.bundle import Bundle, load_bundle
+from models.config import validate
+from models.data import DATASETS, ImageDataset, load_dataset
+from models.device import resolve_device
+from models.errors import ConfigError, LimpidError
+from models.evaluation.accuracy import Accuracy
+from models.training.run import console
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status, 2 for an error that the user can correct."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    options.command = "python -m attacks_eval " + shlex.join(given)
+    try:
+        options.run(options)
+    except LimpidError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; finished parts are kept, and the same command continues")
+        return 130
+    return 0
+
+
+def baseline(options: argparse.Namespace) -> None:
+    """Clean accuracy and PGD transfer, bare and purified at each preset."""
+    bundle, data, threat, config, out = _common(options, "baseline.json")
+    names = options.preset or list(bundle.manifest.presets)
+    if unknown := set(names) - bundle.manifest.presets.keys():
+        raise ConfigError(f"unknown preset {', '.join(unknown)}; the bundle has {', '.join(bundle.manifest.presets)}")
+    result = run_baseline(bundle, data, options.images, names, threat, config, options.seed, out, options.command)
+    table = Table("", f"PGD-{config.steps}, {threat.budget:g}/255", "clean", "seconds")
+    table.add_row("bare classifier", _show(result["bare"]["attacked"]), _show(result["bare"]["clean"]), "")
+    for name, row in result["presets"].items():
+        table.add_row(f"purified, {name}", _show(row["transfer"]), _show(row["clean"]), f"{row['seconds']:.0f}")
+    console.print(table)
+    console.print(f"The attack does not know the purifier: an upper bound, not a guarantee. Written to {out}")
+
+
+def trade_off(options: argparse.Namespace) -> None:
+    """Accuracy against steps, step size, temperature and replicates."""
+    bundle, data, threat, config, out = _common(options, "trade_off.json")
+    preset = bundle.defence.preset
+    samplers = [
+        preset.model_copy(update={"step_size": step_size, "temperature": temperature})
+        for step_size, temperature in itertools.product(
+            options.step_size or [preset.step_size], options.temperature or [preset.temperature]
+        )
+    ]
+    result = run_trade_off(
+        bundle,
+        data,
+        options.first,
+        options.images,
+        samplers,
+        sorted(options.steps),
+        sorted(options.replicates),
+        threat,
+        config,
+        options.seed,
+        out,
+        options.command,
+    )
+    table = Table("steps", "step size", "temperature", "replicates", "clean", "transfer")
+    for row in result["rows"]:
+        shown = (str(row[key]) for key in ("num_steps", "step_size", "temperature", "replicates"))
+        table.add_row(*shown, _show(row["clean"]), _show(row["transfer"]))
+    console.print(table)
+
+
+def _common(options: argparse.Namespace, file: str) -> tuple[Bundle, ImageDataset, ThreatModel, PGDConfig, Path]:
+    bundle = load_bundle(options.bundle, resolve_device(options.device))
+    name = options.data or bundle.manifest.training["energy"]["recipe"]["data"]["name"]
+    data = load_dataset(name, "test", options.folder)
+    threat = validate(ThreatModel, {"budget": options.budget}, "--budget")
+    config = validate(PGDConfig, {"steps": options.attack_steps, "attack_step": options.attack_step}, "attack")
+    return bundle, data, threat, config, options.out or Path("runs") / bundle.manifest.name / file
+
+
+def _show(value: dict[str, Any]) -> str:
+    low, high = Accuracy(value["correct"], value["total"]).interval
+    return f"{100 * value['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m attacks_eval", description="Find out what a defence is worth.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    p = commands.add_parser("baseline", help=baseline.__doc__, description=baseline.__doc__)
+    p.set_defaults(run=baseline)
+    _shared(p, images=1000)
+    p.add_argument("--preset", action="append", help="default: each of the bundle's")
+
+    p = commands.add_parser("trade-off", help=trade_off.__doc__, description=trade_off.__doc__)
+    p.set_defaults(run=trade_off)
+    _shared(p, images=200)
+    p.add_argument(
+        "--first", type=int, default=9000, help="first image; choose presets on other images than you report"
+    )
+    p.add_argument("--steps", type=int, nargs="+", default=[50, 100, 200, 400])
+    p.add_argument("--replicates", type=int, nargs="+", default=[1, 4])
+    p.add_argument("--step-size", type=float, nargs="+", help="default: the bundle's")
+    p.add_argument("--temperature", type=float, nargs="+", help="default: the bundle's")
+    return parser
+
+
+def _shared(parser: argparse.ArgumentParser, images: int) -> None:
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--data", choices=DATASETS, help="default: what the energy was trained on")
+    parser.add_argument("--folder", type=Path, help="a local folder that holds the dataset's files")
+    parser.add_argument("--images", type=int, default=images, help=f"number of test images (default {images})")
+    parser.add_argument("--budget", type=float, default=8.0, help="L-infinity radius in 1/255 units (default 8)")
+    parser.add_argument("--attack-steps", type=int, default=20)
+    parser.add_argument("--attack-step", type=float, default=2.0, help="in 1/255 units (default 2)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="the result file (default: runs/BUNDLE/)")
+    parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

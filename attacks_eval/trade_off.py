@@ -1,0 +1,107 @@
+"""Clean and transfer accuracy against steps, step size, temperature and replicates, to choose presets by.
+
+Chains of every length are prefixes of the longest, and fewer replicates are a subset of the most, so one run of the
+longest chains answers for a whole row of the grid; the numbers along a row share their noise.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks_eval.baseline import attack_bare_classifier
+from attacks_eval.pgd import PGDConfig
+from attacks_eval.results import read_result, write_result
+from attacks_eval.threat_model import ThreatModel
+from models.bundle import Bundle
+from models.data import ImageDataset
+from models.errors import DataError
+from models.evaluation.accuracy import CHAINS_PER_BATCH, accuracy
+from models.langevin import LangevinConfig, LangevinInfo, seeded_noise
+from models.pixels import from_uint8
+from models.purifier import PurifiedClassifier, split_replicates
+from models.training.run import progress_bar
+
+
+def run_trade_off(
+    bundle: Bundle,
+    data: ImageDataset,
+    first: int,
+    count: int,
+    samplers: Sequence[LangevinConfig],
+    lengths: Sequence[int],
+    replicates: Sequence[int],
+    threat: ThreatModel,
+    config: PGDConfig,
+    seed: int,
+    out: Path,
+    command: str,
+) -> dict[str, Any]:
+    """Measure on images first .. first + count and write `out` after each sampler; an interrupted run resumes.
+
+    Args:
+        samplers: step sizes and temperatures to try; their num_steps is ignored.
+        lengths: numbers of steps, ascending.
+    """
+    if not 0 <= first < first + count <= len(data):
+        raise DataError(f"images {first} to {first + count} are not all among the {len(data)} of {data.name}")
+    device = next(bundle.defence.parameters()).device
+    rows = slice(first, first + count)
+    images, labels = from_uint8(data.images[rows]).to(device), data.labels[rows].to(device)
+    question = {
+        "kind": "trade_off",
+        "bundle": bundle.digest,
+        "data": data.name,
+        "split": f"test, {first} to {first + count - 1}",
+        "images": count,
+        "seed": seed,
+        "threat": {**threat.model_dump(), **config.model_dump()},
+    }
+    result = read_result(out, question, command)
+    measured = result.setdefault("rows", [])
+    attacked = attack_bare_classifier(bundle.defence, images, labels, threat, config, seed)
+    for sampler in samplers:
+        key = {"step_size": sampler.step_size, "temperature": sampler.temperature}
+        if any(row.items() >= key.items() for row in measured):
+            continue
+        longest = sampler.model_copy(update={"num_steps": max(lengths)})
+        both = [
+            logits_along_chains(bundle.defence, batch, longest, lengths, max(replicates), seed + 1 + offset)
+            for offset, batch in enumerate((images, attacked))
+        ]
+        for index, length in enumerate(lengths):
+            for r in replicates:
+                clean, transfer = (accuracy(logits[index][:r].mean(0), labels).as_json() for logits in both)
+                cost = {"num_steps": length, "replicates": r, "image_steps": length * r}
+                measured.append({**key, **cost, "clean": clean, "transfer": transfer})
+        write_result(out, result)
+    return result
+
+
+@torch.no_grad()
+def logits_along_chains(
+    defence: PurifiedClassifier,
+    images: Tensor,
+    sampler: LangevinConfig,
+    lengths: Sequence[int],
+    replicates: int,
+    seed: int,
+) -> Tensor:
+    """Logits [lengths, R, B, K] of the states that chains pass after each of `lengths` steps."""
+    noise = seeded_noise(torch.Generator(images.device).manual_seed(seed))
+    batches = []
+    total = len(images) * replicates * sampler.num_steps
+    with progress_bar(f"step size {sampler.step_size:g}, T {sampler.temperature:g} (image-steps)", total) as progress:
+        for rows in torch.arange(len(images) * replicates).split(CHAINS_PER_BATCH):
+            passed: list[Tensor] = []
+
+            def record(step: int, state: Tensor, _: LangevinInfo, passed: list[Tensor] = passed) -> None:
+                progress.advance(progress.task_ids[0], len(state))
+                if step + 1 in lengths:
+                    passed.append(defence.classify(state))
+
+            defence.purify(images[(rows % len(images)).to(images.device)], sampler, noise, record)
+            batches.append(torch.stack(passed))
+    return torch.stack([split_replicates(logits, replicates) for logits in torch.cat(batches, dim=1)])

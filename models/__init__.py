@@ -1,0 +1,1 @@
+"""What is learned: networks, sampler, chain banks, training, and the bundle that is served and attacked."""

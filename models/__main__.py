@@ -1,0 +1,231 @@
+"""python -m models train | export | measured | evaluate | sample | purify | data"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from models.bundle import load_bundle, read_manifest
+from models.data import DATASETS, load_dataset
+from models.data_sources import SOURCES, cache_folder, locate
+from models.device import resolve_device
+from models.errors import DataError, LimpidError
+from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
+from models.export import export_bundle, read_presets, write_manifest
+from models.langevin import seeded_noise
+from models.pixels import distance_l2, distance_linf, from_uint8
+from models.training.diagnostics import save_grid
+from models.training.recipe import load_recipe
+from models.training.run import console, load_checkpoint, progress_bar
+
+ZOO = Path(__file__).parent / "zoo"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status, 2 for an error that the user can correct."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except LimpidError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; what was checkpointed is kept, and --resume continues from there")
+        return 130
+    return 0
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train what a recipe describes, into a run folder."""
+    # Imported here: training needs the `train` extra, the other commands do not.
+    from models.training.program import train_recipe
+
+    recipe = load_recipe(options.recipe, options.set)
+    name = Path(options.recipe).stem
+    train_recipe(
+        recipe, options.out or Path("runs") / name, options.resume, options.amend, resolve_device(options.device)
+    )
+
+
+def export(options: argparse.Namespace) -> None:
+    """Make a bundle from a checkpoint and a classifier."""
+    recipe = json.loads(load_checkpoint(options.checkpoint)["recipe"])
+    data = recipe["data"]
+    folder = Path(data["folder"]) if data.get("folder") else None
+    manifest = export_bundle(
+        options.out,
+        options.checkpoint,
+        options.classifier,
+        load_dataset(data["name"], "test", folder),
+        options.classifier_config,
+        read_presets(options.presets) if options.presets else None,
+    )
+    load_bundle(options.out)
+    console.print(f"{options.out}: bundle {manifest.digest[:16]}, presets {', '.join(manifest.presets)}")
+
+
+def measured(options: argparse.Namespace) -> None:
+    """Write results of `attacks_eval` into a bundle's manifest and model card."""
+    manifest = read_manifest(options.bundle)
+    results = dict(manifest.measured)
+    for path in options.results:
+        result = json.loads(path.read_text())
+        if result["bundle"] != manifest.digest:
+            raise DataError(f"{path} measured bundle {result['bundle'][:16]}, this one is {manifest.digest[:16]}")
+        results[result["kind"]] = result
+    write_manifest(options.bundle, manifest.model_copy(update={"measured": results}))
+    console.print(f"{options.bundle}: model card shows {', '.join(results)}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Clean accuracy, bare and purified, with intervals."""
+    device = resolve_device(options.device)
+    bundle = load_bundle(options.bundle, device)
+    name = options.data or bundle.manifest.training["energy"]["recipe"]["data"]["name"]
+    data = load_dataset(name, "test", options.folder)
+    images, labels = from_uint8(data.images[: options.images]).to(device), data.labels[: options.images]
+    console.print(f"bare            {accuracy(bare_logits(bundle.defence, images), labels)}")
+    for preset_name in options.preset or bundle.manifest.presets:
+        preset = bundle.manifest.presets[preset_name]
+        with progress_bar(preset_name, len(images) * preset.replicates * preset.num_steps) as progress:
+            advance = partial(progress.advance, progress.task_ids[0])
+            logits = purified_logits(bundle.defence, images, preset, options.seed, advance)
+        console.print(f"{preset_name:<15} {accuracy(logits.mean(0).cpu(), labels)}")
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Chains from noise or from test images, as a picture."""
+    device = resolve_device(options.device)
+    bundle = load_bundle(options.bundle, device)
+    image, preset = bundle.manifest.image, bundle.defence.preset
+    generator = torch.Generator(device).manual_seed(options.seed)
+    noise = seeded_noise(generator)
+    if options.start == "noise":
+        starts = noise(torch.empty(options.count, image.channels, image.height, image.width, device=device))
+    else:
+        name = bundle.manifest.training["energy"]["recipe"]["data"]["name"]
+        starts = from_uint8(load_dataset(name, "test").images[: options.count]).to(device)
+    sampler = preset.model_copy(update={"num_steps": options.steps})
+    with progress_bar("langevin steps", options.steps) as progress:
+        task = progress.task_ids[0]
+        states = bundle.defence.purify(starts, sampler, noise, lambda *_: progress.advance(task))
+    save_grid(states, options.out)
+    console.print(f"{options.out}: {options.count} chains of {options.steps} steps from {options.start}")
+
+
+def purify(options: argparse.Namespace) -> None:
+    """Purify one image file and say what the classifier makes of it."""
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    from models.pixels import to_uint8
+
+    device = resolve_device(options.device)
+    bundle = load_bundle(options.bundle, device)
+    shape, names = bundle.manifest.image, bundle.manifest.class_names
+    try:
+        with Image.open(options.image, formats=("PNG", "JPEG", "WEBP")) as opened:
+            pixels = np.array(opened.convert("RGB" if shape.channels == 3 else "L"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{options.image}: {error}") from error
+    if pixels.shape[:2] != (shape.height, shape.width):
+        raise DataError(
+            f"{options.image} is {pixels.shape[1]}x{pixels.shape[0]} pixels, "
+            f"the bundle reads {shape.width}x{shape.height}"
+        )
+    image = from_uint8(
+        torch.from_numpy(pixels).reshape(1, shape.height, shape.width, shape.channels).permute(0, 3, 1, 2)
+    )
+    preset = bundle.manifest.presets[options.preset or bundle.manifest.default_preset]
+    purified = bundle.defence.purify(image.to(device), preset)
+    result = to_uint8(purified[0].cpu())
+    array = result.permute(1, 2, 0).numpy()
+    Image.fromarray(array if shape.channels == 3 else array[:, :, 0]).save(options.output)
+    rounded = from_uint8(result)[None]
+    before, after = (int(bundle.defence.classify(x.to(device)).argmax()) for x in (image, rounded))
+    console.print(
+        f"{options.output}: moved L2 {float(distance_l2(image, rounded)):.3f}, "
+        f"L-infinity {float(distance_linf(image, rounded)):.0f}/255; "
+        f"{names[before]} before, {names[after]} after one chain of {preset.num_steps} steps"
+    )
+
+
+def data(options: argparse.Namespace) -> None:
+    """Fetch a dataset into the cache, or check that it is there."""
+    folder = locate(SOURCES[options.name])
+    console.print(f"{options.name}: verified, in {folder} (cache {cache_folder()}; move it with LIMPID_CACHE)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m models", description="Train, export and look at defences.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        subparser: argparse.ArgumentParser = commands.add_parser(
+            run.__name__, help=run.__doc__, description=run.__doc__
+        )
+        subparser.set_defaults(run=run)
+        return subparser
+
+    p = command(train)
+    p.add_argument("recipe", help="a name in models/recipes, or a .toml file")
+    p.add_argument("--out", type=Path, help="the run's folder (default: runs/RECIPE)")
+    p.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one value of the recipe")
+    p.add_argument("--resume", action="store_true", help="continue the run in that folder, or start it")
+    p.add_argument("--amend", action="store_true", help="let a resumed run change its recipe, and record the change")
+    _device(p)
+
+    p = command(export)
+    p.add_argument("checkpoint", type=Path, help="an energy run's checkpoint.pt")
+    p.add_argument("--classifier", type=Path, required=True, help="a classifier run's checkpoint.pt, or an .onnx file")
+    p.add_argument(
+        "--classifier-config", type=Path, help="for .onnx: a TOML file with size, normalisation, class_names"
+    )
+    p.add_argument("--presets", type=Path, help="a TOML file of presets (default: made from the training sampler)")
+    p.add_argument("--out", type=Path, required=True, help="the bundle's folder")
+
+    p = command(measured)
+    p.add_argument("bundle", type=Path)
+    p.add_argument("results", type=Path, nargs="+", help="result files of attacks_eval")
+
+    p = command(evaluate)
+    p.add_argument("bundle", type=Path)
+    p.add_argument("--data", choices=DATASETS, help="default: what the energy was trained on")
+    p.add_argument("--folder", type=Path, help="a local folder that holds the dataset's files")
+    p.add_argument("--images", type=int, default=500)
+    p.add_argument("--preset", action="append", help="default: each of the bundle's")
+    p.add_argument("--seed", type=int, default=0)
+    _device(p)
+
+    p = command(sample)
+    p.add_argument("bundle", type=Path)
+    p.add_argument("--start", choices=("noise", "data"), default="data")
+    p.add_argument("--steps", type=int, default=500)
+    p.add_argument("--count", type=int, default=32)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=Path, default=Path("samples.png"))
+    _device(p)
+
+    p = command(purify)
+    p.add_argument("image", type=Path)
+    p.add_argument("-o", "--output", type=Path, required=True)
+    p.add_argument("--bundle", type=Path, default=ZOO / "cifar10-midrun")
+    p.add_argument("--preset")
+    _device(p)
+
+    p = command(data)
+    p.add_argument("action", choices=("fetch",))
+    p.add_argument("name", choices=sorted(SOURCES))
+    return parser
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

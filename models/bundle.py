@@ -1,0 +1,183 @@
+"""The bundle: one directory that holds a whole defence, and is what the service serves and the adversary attacks.
+
+NAME/
+  manifest.json            architectures, presets, classes, normalisation, digests, provenance, measured accuracy
+  energy.safetensors       the energy's weights
+  classifier.safetensors   the classifier's weights (absent for a classifier that users bring as ONNX)
+  classifier.onnx          the classifier as a graph
+  MODEL_CARD.md            the manifest for people
+Nothing in it can run code: weights are safetensors, and architectures are names that `models.networks` knows.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import nn
+
+from models.config import Frozen
+from models.errors import BundleError, NetworkError
+from models.networks import build_network, load_weights
+from models.pixels import Normalisation
+from models.purifier import Preset, PurifiedClassifier
+
+MANIFEST = "manifest.json"
+ENERGY_WEIGHTS = "energy.safetensors"
+CLASSIFIER_WEIGHTS = "classifier.safetensors"
+CLASSIFIER_ONNX = "classifier.onnx"
+MODEL_CARD = "MODEL_CARD.md"
+
+Runtime = Literal["torch", "onnx"]
+
+
+class ImageShape(Frozen):
+    """What the defence purifies, in pixels; 1 or 3 channels."""
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    channels: Literal[1, 3]
+
+
+class NetworkEntry(Frozen):
+    """An architecture that `models.networks` knows, and its constructor arguments."""
+
+    architecture: str
+    arguments: dict[str, Any] = {}
+
+
+class ClassifierEntry(Frozen):
+    """The classifier; `network` is None for one that exists only as ONNX, `size` None when it reads the image's."""
+
+    network: NetworkEntry | None
+    normalisation: Normalisation
+    size: tuple[int, int] | None = None
+
+
+class Manifest(Frozen):
+    """Everything about a bundle but its weights. `files` maps each file to its SHA-256."""
+
+    format: Literal[1] = 1
+    name: str
+    description: str
+    image: ImageShape
+    class_names: tuple[str, ...]
+    energy: NetworkEntry
+    classifier: ClassifierEntry
+    presets: dict[str, Preset]
+    default_preset: str
+    files: dict[str, str]
+    training: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _default_is_a_preset(self) -> "Manifest":
+        if self.default_preset not in self.presets:
+            raise ValueError(f"default_preset {self.default_preset!r} is not one of {', '.join(self.presets)}")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest without `measured`: it names weights and presets, so a report can refer to it."""
+        content = self.model_dump(mode="json", exclude={"measured"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified manifest and the defence that it describes."""
+
+    folder: Path
+    manifest: Manifest
+    defence: PurifiedClassifier
+
+    @property
+    def digest(self) -> str:
+        """The manifest's digest."""
+        return self.manifest.digest
+
+
+def sha256(content: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The folder's manifest; raises BundleError that names the wrong key."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, item['loc'])) or '(file)'}: {item['msg']}" for item in error.errors()]
+        raise BundleError(f"{path}:\n" + "\n".join(lines)) from error
+
+
+def load_bundle(folder: Path, device: torch.device | str = "cpu", runtime: Runtime = "torch") -> Bundle:
+    """Check every digest, then rebuild the defence on `device`; raises BundleError that names what is wrong.
+
+    Args:
+        runtime: `onnx` runs the classifier in ONNX Runtime; a classifier that exists only as ONNX always does.
+    """
+    device = torch.device(device)
+    manifest = read_manifest(folder)
+    files = {name: _read_verified(folder, name, digest) for name, digest in manifest.files.items()}
+    if unlisted := {ENERGY_WEIGHTS} - files.keys():
+        raise BundleError(f"{folder / MANIFEST}: files does not list {', '.join(unlisted)}")
+    try:
+        energy = _rebuild(manifest.energy, files[ENERGY_WEIGHTS], folder / ENERGY_WEIGHTS)
+        classifier = _classifier(manifest.classifier, files, folder, device, runtime)
+    except NetworkError as error:
+        raise BundleError(f"{folder}: {error}") from error
+    defence = PurifiedClassifier(
+        energy,
+        classifier,
+        manifest.classifier.normalisation,
+        manifest.presets[manifest.default_preset],
+        manifest.classifier.size,
+    )
+    # Channels-last convolutions are 1.2 to 1.4 times faster here, on CPU and on tensor cores.
+    return Bundle(folder, manifest, defence.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+def _read_verified(folder: Path, name: str, expected: str) -> bytes:
+    path = folder / name
+    if Path(name).name != name:
+        raise BundleError(f"{folder / MANIFEST}: files may only name files of the bundle, got {name!r}")
+    if not path.is_file():
+        raise BundleError(f"{path} is missing")
+    content = path.read_bytes()
+    if (found := sha256(content)) != expected:
+        raise BundleError(f"{path} has SHA-256 {found}, the manifest expects {expected}")
+    return content
+
+
+def _rebuild(entry: NetworkEntry, weights: bytes, path: Path) -> nn.Module:
+    network = build_network(entry.architecture, entry.arguments)
+    try:
+        tensors = load_safetensors(weights)
+    except SafetensorError as error:
+        raise BundleError(f"{path} is not a safetensors file: {error}") from error
+    load_weights(network, tensors, str(path))
+    return network
+
+
+def _classifier(
+    entry: ClassifierEntry, files: dict[str, bytes], folder: Path, device: torch.device, runtime: Runtime
+) -> nn.Module:
+    if entry.network is not None and runtime == "torch":
+        if CLASSIFIER_WEIGHTS not in files:
+            raise BundleError(f"{folder / MANIFEST}: files does not list {CLASSIFIER_WEIGHTS}")
+        return _rebuild(entry.network, files[CLASSIFIER_WEIGHTS], folder / CLASSIFIER_WEIGHTS)
+    if CLASSIFIER_ONNX not in files:
+        raise BundleError(f"{folder / MANIFEST}: files does not list {CLASSIFIER_ONNX}")
+    # Imported here: ONNX Runtime is an extra, needed only by bundles or settings that use it.
+    from models.networks.onnx_classifier import OnnxClassifier
+
+    return OnnxClassifier(files[CLASSIFIER_ONNX], device)

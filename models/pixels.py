@@ -1,0 +1,73 @@
+"""The one place where pixel ranges meet.
+
+| where                      | range              |
+|----------------------------|--------------------|
+| files, datasets, uploads   | uint8, 0 to 255    |
+| energies and chains        | float, [-1, 1]     |
+| attacks and adapters       | float, [0, 1]      |
+| inside a classifier        | normalised per channel |
+
+Budgets are written in 1/255 units and converted here. Chains are never clamped: only `to_uint8` rounds and clips.
+"""
+
+import torch
+from torch import Tensor
+
+from models.config import Frozen
+
+LEVELS = 255.0
+
+
+def from_uint8(pixels: Tensor) -> Tensor:
+    """uint8 0..255 of any shape to float32 [-1, 1]."""
+    if pixels.dtype != torch.uint8:
+        raise TypeError(f"expected uint8 pixels, got {pixels.dtype}")
+    return pixels.float() * (2.0 / LEVELS) - 1.0
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float [-1, 1] of any shape to uint8, clipped and rounded to the nearest level."""
+    return ((images.float().clamp(-1.0, 1.0) + 1.0) * (LEVELS / 2.0)).round().to(torch.uint8)
+
+
+def from_unit(images: Tensor) -> Tensor:
+    """Float [0, 1] (the attacks' convention) to [-1, 1]; raises ValueError outside [0, 1]."""
+    low, high = (float(bound) for bound in images.detach().aminmax())
+    if low < 0.0 or high > 1.0:
+        raise ValueError(f"expected pixels in [0, 1], got [{low:.4g}, {high:.4g}]; divide uint8 by 255 first")
+    return images * 2.0 - 1.0
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Float [-1, 1] to [0, 1], unclipped."""
+    return (images + 1.0) * 0.5
+
+
+def budget_to_unit(budget: float) -> float:
+    """A budget in 1/255 units as a distance in [0, 1] pixels."""
+    return budget / LEVELS
+
+
+class Normalisation(Frozen):
+    """What a classifier reads: (scale * unit - mean) / std per channel, where unit is the image in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 1.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float [-1, 1] images [B, C, H, W] to classifier input of the same shape, unclipped."""
+        shape = (1, -1, 1, 1)
+        unit = to_unit(images) * self.scale
+        centred: Tensor = unit - unit.new_tensor(self.mean).view(shape)
+        return centred / unit.new_tensor(self.std).view(shape)
+
+
+def distance_l2(a: Tensor, b: Tensor) -> Tensor:
+    """L2 distance per image in [0, 1] pixel units; a, b are [-1, 1] images [B, ...]; returns [B]."""
+    return (a - b).flatten(1).norm(dim=1) * 0.5
+
+
+def distance_linf(a: Tensor, b: Tensor) -> Tensor:
+    """L-infinity distance per image in 1/255 units; a, b are [-1, 1] images [B, ...]; returns [B]."""
+    return (a - b).flatten(1).abs().amax(dim=1) * (LEVELS / 2.0)

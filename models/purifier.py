@@ -1,0 +1,87 @@
+"""The defence: purify an image with Langevin dynamics, then classify it.
+
+The service, the adversary and the command line all hold this one object, so that what is measured is what is served.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.langevin import Callback, LangevinConfig, Noise, run_langevin
+from models.pixels import Normalisation
+
+
+class Preset(LangevinConfig):
+    """How a request is answered: the chain, and how many replicates of it are averaged."""
+
+    replicates: int = Field(ge=1)
+
+
+def replicate(x: Tensor, replicates: int) -> Tensor:
+    """[B, ...] to [R * B, ...], replicate-major: every image once, then every image again."""
+    return x.repeat(replicates, *(1,) * (x.dim() - 1))
+
+
+def split_replicates(values: Tensor, replicates: int) -> Tensor:
+    """[R * B, ...] back to [R, B, ...]."""
+    return values.reshape(replicates, -1, *values.shape[1:])
+
+
+class PurifiedClassifier(nn.Module):
+    """forward(x) = the mean over replicates of classify(purify(x)); images are [B, C, H, W] in [-1, 1].
+
+    Args:
+        energy: image to scalar, [B, C, H, W] -> [B].
+        classifier: normalised image to logits, [B, C, S, S] -> [B, K].
+        normalisation: what the classifier reads.
+        preset: how `forward` purifies when it is not told otherwise.
+        classifier_size: (height, width) that the classifier reads, when it is not the image's own.
+    """
+
+    def __init__(
+        self,
+        energy: nn.Module,
+        classifier: nn.Module,
+        normalisation: Normalisation,
+        preset: Preset,
+        classifier_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.energy = energy.eval().requires_grad_(False)
+        self.classifier = classifier.eval().requires_grad_(False)
+        self.normalisation, self.preset, self.classifier_size = normalisation, preset, classifier_size
+
+    def purify(
+        self,
+        x: Tensor,
+        sampler: LangevinConfig | None = None,
+        randn_like: Noise = torch.randn_like,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """One chain from each image of the batch; the result is not clamped and carries no gradient."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        return run_langevin(self.energy, x, sampler or self.preset, randn_like=randn_like, callback=callback)[0]
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits [B, K] of the bare classifier, in float32."""
+        if self.classifier_size is not None and tuple(x.shape[2:]) != self.classifier_size:
+            x = functional.interpolate(x, self.classifier_size, mode="bilinear", antialias=True)
+        logits: Tensor = self.classifier(self.normalisation(x))
+        return logits
+
+    def replicate_logits(self, x: Tensor, preset: Preset | None = None, randn_like: Noise = torch.randn_like) -> Tensor:
+        """Logits of each replicate, [R, B, K]."""
+        preset = preset or self.preset
+        purified = self.purify(replicate(x, preset.replicates), preset, randn_like)
+        return split_replicates(self.classify(purified), preset.replicates)
+
+    def forward(self, x: Tensor, preset: Preset | None = None, randn_like: Noise = torch.randn_like) -> Tensor:
+        """Mean logits over the replicates, [B, K]."""
+        return self.replicate_logits(x, preset, randn_like).mean(0)
+
+
+def agreement(replicate_logits: Tensor) -> Tensor:
+    """[R, B, K] -> [B]: the share of replicates that vote for the label of the mean logits."""
+    label = replicate_logits.mean(0).argmax(-1)
+    return (replicate_logits.argmax(-1) == label).float().mean(0)

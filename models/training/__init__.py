@@ -1,0 +1,1 @@
+"""Training: recipes, the energy and classifier loops, checkpoints and diagnostics."""

@@ -1,0 +1,166 @@
+"""Training the classifier that purification protects: SGD, one-cycle learning rate, light augmentation."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.config import Frozen
+from models.data import ImageDataset
+from models.errors import TrainingDiverged
+from models.pixels import Normalisation, from_uint8
+from models.precision import Precision, autocast
+from models.training.average import WeightAverage
+from models.training.run import State, TrainingRun, progress_bar
+
+
+class ClassifierTraining(Frozen):
+    """Optimisation and augmentation of a classifier; lengths in pixels, noise in [-1, 1] pixel units."""
+
+    epochs: int
+    batch_size: int = 256
+    learning_rate: float = 0.25
+    warmup_fraction: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    flip: bool = True
+    crop_padding: int = 4
+    cutout: int = 8
+    # Each image gets Gaussian noise of a standard deviation drawn from U(0, max_noise): purified images carry a
+    # little Langevin noise, and the classifier should not mind it.
+    max_noise: float = 0.0
+    average_decay: float = 0.998
+    precision: Precision = "float32"
+
+
+def train_classifier(
+    network: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    normalisation: Normalisation,
+    config: ClassifierTraining,
+    run: TrainingRun,
+    seed: int,
+    device: torch.device,
+) -> WeightAverage:
+    """Train to the end of the schedule and return the averaged weights; checkpoints once an epoch."""
+    # Channels-last convolutions are 1.2 to 1.4 times faster here, on CPU and on tensor cores.
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = WeightAverage(network, config.average_decay)
+    optimizer = torch.optim.SGD(
+        network.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay, nesterov=True
+    )
+    generator = torch.Generator().manual_seed(seed)
+    epoch_updates = len(train) // config.batch_size
+    total = config.epochs * epoch_updates
+    update = 0
+    if (state := run.restore()) is not None:
+        update = _restore(state, network, average, optimizer, generator)
+
+    with progress_bar("classifier", total, update) as progress:
+        while update < total:
+            order = torch.randperm(len(train), generator=generator)
+            losses = []
+            network.train()
+            for rows in order[: epoch_updates * config.batch_size].split(config.batch_size):
+                images = augment(train.images[rows], config, generator)
+                inputs = normalisation(images).to(device, memory_format=torch.channels_last)
+                for group in optimizer.param_groups:
+                    group["lr"] = config.learning_rate * one_cycle(update / total, config.warmup_fraction)
+                with autocast(device, config.precision):
+                    logits = network(inputs)
+                labels = train.labels[rows].to(device)
+                loss = functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                average.update(network)
+                losses.append(loss.detach())
+                update += 1
+                progress.advance(progress.task_ids[0])
+            mean_loss = float(torch.stack(losses).mean())
+            if not math.isfinite(mean_loss):
+                raise TrainingDiverged(f"classifier loss is {mean_loss} in the epoch that ends at update {update}")
+            # For monitoring only: nothing is selected by it, the last weights are the ones kept.
+            correct = count_correct(average.network, test, normalisation, device)
+            run.log(update, {"loss": mean_loss, "test_accuracy": correct / len(test)})
+            run.save(update, _state(network, average, optimizer, generator))
+    return average
+
+
+def one_cycle(position: float, warmup: float) -> float:
+    """Linear from 0 to 1 over `warmup` of the run, then linear back to 0; `position` in [0, 1)."""
+    return position / warmup if position < warmup else (1.0 - position) / (1.0 - warmup)
+
+
+def augment(pixels: Tensor, config: ClassifierTraining, generator: torch.Generator) -> Tensor:
+    """uint8 [B, C, H, W] to augmented float [-1, 1]: random mirror, shifted crop, square cutout, Gaussian noise."""
+    batch, _, height, width = pixels.shape
+    images = from_uint8(pixels)
+    if config.flip:
+        mirrored = torch.rand(batch, generator=generator) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    if config.crop_padding:
+        images = random_crop(images, config.crop_padding, generator)
+    if config.cutout:
+        rows = torch.arange(height) - torch.randint(height, (batch, 1), generator=generator)
+        columns = torch.arange(width) - torch.randint(width, (batch, 1), generator=generator)
+        half = config.cutout // 2
+        hole = (rows >= -half) & (rows < half)
+        hole = hole[:, :, None] & ((columns >= -half) & (columns < half))[:, None, :]
+        images = images.masked_fill(hole[:, None], 0.0)
+    if config.max_noise:
+        scale = torch.rand(batch, 1, 1, 1, generator=generator) * config.max_noise
+        images = images + scale * torch.randn(images.shape, generator=generator)
+    return images
+
+
+def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Each image shifted by up to `padding` pixels each way, its border reflected."""
+    batch, channels, height, width = images.shape
+    padded = functional.pad(images, (padding,) * 4, mode="reflect")
+    top = torch.randint(2 * padding + 1, (batch, 1), generator=generator) + torch.arange(height)
+    left = torch.randint(2 * padding + 1, (batch, 1), generator=generator) + torch.arange(width)
+    batch_index = torch.arange(batch)[:, None, None, None]
+    channel_index = torch.arange(channels)[None, :, None, None]
+    return padded[batch_index, channel_index, top[:, None, :, None], left[:, None, None, :]]
+
+
+@torch.no_grad()
+def count_correct(network: nn.Module, dataset: ImageDataset, normalisation: Normalisation, device: torch.device) -> int:
+    """How many images of `dataset` the network labels correctly, in float32."""
+    correct = 0
+    for images, labels in zip(dataset.images.split(500), dataset.labels.split(500), strict=True):
+        inputs = normalisation(from_uint8(images)).to(device, memory_format=torch.channels_last)
+        correct += int((network(inputs).argmax(1).cpu() == labels).sum())
+    return correct
+
+
+def _state(
+    network: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> State:
+    return {
+        "network": network.state_dict(),
+        "average": average.network.state_dict(),
+        "average_updates": average.updates,
+        "optimizer": optimizer.state_dict(),
+        "generator": generator.get_state(),
+    }
+
+
+def _restore(
+    state: State,
+    network: nn.Module,
+    average: WeightAverage,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> int:
+    network.load_state_dict(state["network"])
+    average.network.load_state_dict(state["average"])
+    average.updates = state["average_updates"]
+    optimizer.load_state_dict(state["optimizer"])
+    generator.set_state(state["generator"])
+    update: int = state["update"]
+    return update

@@ -1,0 +1,149 @@
+"""A training run's folder: recipe, checkpoint, metrics and pictures, and how a killed run picks up again.
+
+runs/NAME/
+  recipe.json       the resolved recipe
+  checkpoint.pt     weights, average, optimizer, bank, random state; replaced atomically
+  metrics.jsonl     one line a logged update
+  tensorboard/      the same numbers for TensorBoard
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from models.config import Frozen
+from models.errors import CheckpointError
+
+State = dict[str, Any]
+console = Console()
+
+
+def save_atomically(path: Path, state: State) -> None:
+    """Write beside `path`, flush to disk, then rename: a reader sees the old file or the new one, never half."""
+    scratch = path.with_suffix(".partial")
+    with scratch.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    scratch.replace(path)
+
+
+def load_checkpoint(path: Path) -> State:
+    """A training state (tensors and plain values only); raises CheckpointError when it cannot be read."""
+    try:
+        state: State = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; a run's checkpoint is RUN/checkpoint.pt") from error
+    except Exception as error:  # torch.load raises many unrelated classes on a damaged file
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+    if not isinstance(state, dict) or "recipe" not in state:
+        raise CheckpointError(f"{path} was not written by `python -m models train`")
+    return state
+
+
+class TrainingRun:
+    """Folder, metrics and progress of one run.
+
+    Args:
+        folder: created when missing; an earlier run in it is an error unless `resume`.
+        recipe: what the run does; a resumed run must have the same one, unless `amend` records the change.
+    """
+
+    def __init__(self, folder: Path, recipe: Frozen, resume: bool, amend: bool = False) -> None:
+        self.folder, self.recipe, self._amend = folder, recipe, amend
+        self.checkpoint = folder / "checkpoint.pt"
+        if self.checkpoint.exists() and not resume:
+            raise CheckpointError(f"{folder} already holds a run; pass --resume to continue it or choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._cpu_seconds_before = 0.0
+        self._cpu_start = time.process_time()
+        self._writer: Any = None
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of all threads spent on this run, earlier sessions included."""
+        return self._cpu_seconds_before + time.process_time() - self._cpu_start
+
+    def restore(self) -> State | None:
+        """The saved state, or None for a fresh run; drops metrics logged after that state."""
+        state = load_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
+        amendments: list[Any] = []
+        update = 0
+        if state is not None:
+            amendments = list(state["amendments"])
+            changed = _differences(json.loads(state["recipe"]), self.recipe.model_dump(mode="json"))
+            if changed and not self._amend:
+                raise CheckpointError(
+                    f"{self.folder} was trained with another recipe ({'; '.join(changed)}); "
+                    "use the same one, or pass --amend to record the change"
+                )
+            update = state["update"]
+            if changed:
+                amendments.append({"update": update, "changed": changed})
+            self._cpu_seconds_before = state["cpu_seconds"]
+        self._amendments = amendments
+        self._open_metrics(update)
+        (self.folder / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
+        return state
+
+    def save(self, update: int, state: Mapping[str, Any]) -> None:
+        """Checkpoint after `update`, with the recipe and the CPU time so far."""
+        own = {
+            "recipe": self.recipe.model_dump_json(),
+            "amendments": self._amendments,
+            "update": update,
+            "cpu_seconds": self.cpu_seconds,
+        }
+        save_atomically(self.checkpoint, {**state, **own})
+
+    def log(self, update: int, values: Mapping[str, float], echo: bool = True) -> None:
+        """Append to metrics.jsonl and TensorBoard, and print one line when `echo`."""
+        line = json.dumps({"update": update, **values, "cpu_seconds": round(self.cpu_seconds, 1)})
+        with (self.folder / "metrics.jsonl").open("a") as stream:
+            stream.write(line + "\n")
+        for key, value in values.items():
+            self._writer.add_scalar(key, value, update)
+        if echo:
+            shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
+            console.print(f"[dim]{update:>7}[/]  {shown}", highlight=False)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Every logged line, oldest first."""
+        path = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def _open_metrics(self, update: int) -> None:
+        # Imported here: TensorBoard takes a second, and only training has it installed.
+        from torch.utils.tensorboard import SummaryWriter
+
+        kept = [line for line in self.metrics() if line["update"] <= update]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        (self.folder / "metrics.jsonl").write_text(text)
+        self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=update + 1)
+
+
+@contextmanager
+def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[Progress]:
+    """A bar with counts, elapsed time and ETA; `progress.advance(task_id)` with the first task's id."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console) as progress:
+        progress.add_task(description, total=total, completed=completed)
+        yield progress
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(old.keys() | new.keys())
+        return [
+            line for name in names for line in _differences(old.get(name), new.get(name), f"{key}.{name}".strip("."))
+        ]
+    return [] if old == new else [f"{key}: {old!r} -> {new!r}"]

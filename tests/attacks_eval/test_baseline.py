@@ -1,0 +1,80 @@
+"""The baseline and the trade-off table on the digits bundle: numbers, files and resumption."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from attacks_eval.__main__ import main
+from attacks_eval.trade_off import logits_along_chains
+from models.bundle import Bundle
+from models.data import ImageDataset
+from models.evaluation.accuracy import purified_logits
+from models.pixels import from_uint8
+from models.purifier import Preset
+from tests.conftest import ZOO
+
+DIGITS = ["--bundle", str(ZOO / "digits-midrun"), "--budget", "40", "--attack-step", "8"]
+
+
+def test_transfer_attack_on_digits_is_mostly_undone(tmp_path: Path) -> None:
+    out = tmp_path / "baseline.json"
+    assert main(["baseline", *DIGITS, "--images", "200", "--preset", "balanced", "--out", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result["bare"]["clean"]["accuracy"] > 0.97
+    assert result["bare"]["attacked"]["accuracy"] < 0.25
+    row = result["presets"]["balanced"]
+    assert row["clean"]["accuracy"] > 0.95
+    assert row["transfer"]["low"] > result["bare"]["attacked"]["high"] + 0.3
+    assert row["clean"]["total"] == row["transfer"]["total"] == 200
+    assert result["command"].startswith("python -m attacks_eval baseline --bundle")
+
+
+def test_finished_presets_are_kept_and_another_question_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "baseline.json"
+    command = ["baseline", *DIGITS, "--images", "20", "--attack-steps", "2", "--out", str(out)]
+    assert main([*command, "--preset", "fast"]) == 0
+    first = json.loads(out.read_text())["presets"]["fast"]
+    assert main([*command, "--preset", "fast", "--preset", "balanced"]) == 0
+    both = json.loads(out.read_text())["presets"]
+    assert list(both) == ["fast", "balanced"]
+    assert both["fast"] == first
+    assert main([*command, "--seed", "1"]) == 2
+    assert "another seed" in capsys.readouterr().out
+    assert json.loads(out.read_text())["presets"] == both
+
+
+def test_bad_questions_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "x.json")]
+    for arguments, message in (
+        (["--images", "301"], "between 1 and 300"),
+        (["--images", "10", "--preset", "best"], "unknown preset best; the bundle has fast, balanced, strong"),
+        (["--images", "10", "--budget", "-1"], "budget: Input should be greater than or equal to 0, got -1.0"),
+    ):
+        assert main(["baseline", *DIGITS, *arguments, *out]) == 2
+        assert message in " ".join(capsys.readouterr().out.split())
+
+
+def test_states_along_a_chain_are_those_of_shorter_chains(digits_bundle: Bundle, digits_test: ImageDataset) -> None:
+    images = from_uint8(digits_test.images[:10])
+    preset = Preset(num_steps=6, step_size=0.06, temperature=1e-3, replicates=3)
+    along = logits_along_chains(digits_bundle.defence, images, preset, [2, 6], 3, seed=5)
+    assert along.shape == (2, 3, 10, 10)
+    assert torch.allclose(along[1], purified_logits(digits_bundle.defence, images, preset, seed=5), atol=1e-5)
+    short = preset.model_copy(update={"num_steps": 2})
+    assert torch.allclose(along[0], purified_logits(digits_bundle.defence, images, short, seed=5), atol=1e-5)
+
+
+def test_trade_off_writes_a_row_for_each_point_of_the_grid(tmp_path: Path) -> None:
+    out = tmp_path / "trade_off.json"
+    grid = ["--steps", "4", "2", "--replicates", "1", "2", "--step-size", "0.03", "0.06"]
+    command = ["trade-off", *DIGITS, "--first", "100", "--images", "20", *grid, "--out", str(out)]
+    assert main(command) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 8
+    assert [row["image_steps"] for row in rows[:4]] == [2, 4, 4, 8]
+    assert main(command) == 0
+    assert json.loads(out.read_text())["rows"] == rows
