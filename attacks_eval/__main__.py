@@ -1,4 +1,4 @@
-"""python -m attacks_eval baseline | trade-off"""
+"""python -m attacks_eval baseline | trade-off | craft"""
 
 import argparse
 import itertools
@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from attacks_eval.baseline import run_baseline
+from attacks_eval.craft import craft
 from attacks_eval.pgd import PGDConfig
 from attacks_eval.threat_model import ThreatModel
 from attacks_eval.trade_off import run_trade_off
@@ -18,7 +19,7 @@ from models.bundle import Bundle, load_bundle
 from models.config import validate
 from models.data import DATASETS, ImageDataset, load_dataset
 from models.device import resolve_device
-from models.errors import ConfigError, LimpidError
+from models.errors import LimpidError
 from models.evaluation.accuracy import Accuracy
 from models.training.run import console
 
@@ -43,8 +44,6 @@ def baseline(options: argparse.Namespace) -> None:
     """Clean accuracy and PGD transfer, bare and purified at each preset."""
     bundle, data, threat, config, out = _common(options, "baseline.json")
     names = options.preset or list(bundle.manifest.presets)
-    if unknown := set(names) - bundle.manifest.presets.keys():
-        raise ConfigError(f"unknown preset {', '.join(unknown)}; the bundle has {', '.join(bundle.manifest.presets)}")
     result = run_baseline(bundle, data, options.images, names, threat, config, options.seed, out, options.command)
     table = Table("", f"PGD-{config.steps}, {threat.budget:g}/255", "clean", "seconds")
     table.add_row("bare classifier", _show(result["bare"]["attacked"]), _show(result["bare"]["clean"]), "")
@@ -85,12 +84,25 @@ def trade_off(options: argparse.Namespace) -> None:
     console.print(table)
 
 
+def craft_image(options: argparse.Namespace) -> None:
+    """Attack one image file on the bare classifier, to try a service with."""
+    bundle = load_bundle(options.bundle, resolve_device(options.device))
+    threat, config = _attack(options)
+    made = craft(bundle, options.image, options.label, threat, config, options.seed, options.output)
+    console.print(f"{options.output}: the bare classifier said {made.before}, now says {made.after}")
+
+
+def _attack(options: argparse.Namespace) -> tuple[ThreatModel, PGDConfig]:
+    threat = validate(ThreatModel, {"budget": options.budget}, "--budget")
+    config = validate(PGDConfig, {"steps": options.attack_steps, "attack_step": options.attack_step}, "attack")
+    return threat, config
+
+
 def _common(options: argparse.Namespace, file: str) -> tuple[Bundle, ImageDataset, ThreatModel, PGDConfig, Path]:
     bundle = load_bundle(options.bundle, resolve_device(options.device))
     name = options.data or bundle.manifest.training["energy"]["recipe"]["data"]["name"]
     data = load_dataset(name, "test", options.folder)
-    threat = validate(ThreatModel, {"budget": options.budget}, "--budget")
-    config = validate(PGDConfig, {"steps": options.attack_steps, "attack_step": options.attack_step}, "attack")
+    threat, config = _attack(options)
     return bundle, data, threat, config, options.out or Path("runs") / bundle.manifest.name / file
 
 
@@ -117,19 +129,30 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--replicates", type=int, nargs="+", default=[1, 4])
     p.add_argument("--step-size", type=float, nargs="+", help="default: the bundle's")
     p.add_argument("--temperature", type=float, nargs="+", help="default: the bundle's")
+
+    p = commands.add_parser("craft", help=craft_image.__doc__, description=craft_image.__doc__)
+    p.set_defaults(run=craft_image)
+    p.add_argument("image", type=Path)
+    p.add_argument("-o", "--output", type=Path, required=True)
+    p.add_argument("--label", help="the true class (default: what the bare classifier answers)")
+    _attacker(p)
     return parser
 
 
 def _shared(parser: argparse.ArgumentParser, images: int) -> None:
-    parser.add_argument("--bundle", type=Path, required=True)
+    _attacker(parser)
     parser.add_argument("--data", choices=DATASETS, help="default: what the energy was trained on")
     parser.add_argument("--folder", type=Path, help="a local folder that holds the dataset's files")
     parser.add_argument("--images", type=int, default=images, help=f"number of test images (default {images})")
+    parser.add_argument("--out", type=Path, help="the result file (default: runs/BUNDLE/)")
+
+
+def _attacker(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--budget", type=float, default=8.0, help="L-infinity radius in 1/255 units (default 8)")
     parser.add_argument("--attack-steps", type=int, default=20)
     parser.add_argument("--attack-step", type=float, default=2.0, help="in 1/255 units (default 2)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="the result file (default: runs/BUNDLE/)")
     parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
 
 

@@ -20,7 +20,7 @@ from models.data import ImageDataset
 from models.errors import DataError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.pixels import from_uint8, from_unit, to_uint8, to_unit
-from models.purifier import PurifiedClassifier, agreement
+from models.purifier import Preset, PurifiedClassifier, agreement
 from models.training.run import console, progress_bar
 
 ATTACK_BATCH = 250
@@ -55,6 +55,7 @@ def run_baseline(
     """Measure on the first `count` images and write `out` after each preset, so that an interrupted run resumes."""
     if not 0 < count <= len(data):
         raise DataError(f"images must be between 1 and {len(data)} (the size of {data.name}), got {count}")
+    chosen = {name: bundle.manifest.preset(name) for name in presets}
     device = next(bundle.defence.parameters()).device
     images, labels = from_uint8(data.images[:count]).to(device), data.labels[:count].to(device)
     question = {
@@ -72,27 +73,30 @@ def run_baseline(
         "attacked": accuracy(bare_logits(bundle.defence, attacked), labels).as_json(),
     }
     measured = result.setdefault("presets", {})
-    for name in presets:
+    for name, preset in chosen.items():
         if name not in measured:
-            measured[name] = _measure_preset(bundle, name, images, attacked, labels, seed)
+            measured[name] = _measure_preset(bundle.defence, name, preset, images, attacked, labels, seed)
             write_result(out, result)
     write_result(out, result)
     return result
 
 
 def _measure_preset(
-    bundle: Bundle, name: str, images: Tensor, attacked: Tensor, labels: Tensor, seed: int
+    defence: PurifiedClassifier,
+    name: str,
+    preset: Preset,
+    images: Tensor,
+    attacked: Tensor,
+    labels: Tensor,
+    seed: int,
 ) -> dict[str, Any]:
-    preset = bundle.manifest.presets[name]
     row: dict[str, Any] = {"preset": preset.model_dump()}
     start = time.perf_counter()
     total = 2 * len(images) * preset.replicates * preset.num_steps
     with progress_bar(f"{name} (image-steps)", total) as progress:
         task = progress.task_ids[0]
         for offset, (key, batch) in enumerate((("clean", images), ("transfer", attacked))):
-            logits = purified_logits(
-                bundle.defence, batch, preset, seed + 1 + offset, lambda n: progress.advance(task, n)
-            )
+            logits = purified_logits(defence, batch, preset, seed + 1 + offset, lambda n: progress.advance(task, n))
             row[key] = accuracy(logits.mean(0), labels).as_json()
             row[f"{key}_agreement"] = round(float(agreement(logits).mean()), 4)
     row["image_steps"], row["seconds"] = total, round(time.perf_counter() - start, 1)

@@ -16,8 +16,9 @@ from models.device import resolve_device
 from models.errors import DataError, LimpidError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.export import export_bundle, read_presets, write_manifest
+from models.image_files import read_image, write_png
 from models.langevin import seeded_noise
-from models.pixels import distance_l2, distance_linf, from_uint8
+from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.training.diagnostics import save_grid
 from models.training.recipe import load_recipe
 from models.training.run import console, load_checkpoint, progress_bar
@@ -90,7 +91,7 @@ def evaluate(options: argparse.Namespace) -> None:
     images, labels = from_uint8(data.images[: options.images]).to(device), data.labels[: options.images]
     console.print(f"bare            {accuracy(bare_logits(bundle.defence, images), labels)}")
     for preset_name in options.preset or bundle.manifest.presets:
-        preset = bundle.manifest.presets[preset_name]
+        preset = bundle.manifest.preset(preset_name)
         with progress_bar(preset_name, len(images) * preset.replicates * preset.num_steps) as progress:
             advance = partial(progress.advance, progress.task_ids[0])
             logits = purified_logits(bundle.defence, images, preset, options.seed, advance)
@@ -119,32 +120,14 @@ def sample(options: argparse.Namespace) -> None:
 
 def purify(options: argparse.Namespace) -> None:
     """Purify one image file and say what the classifier makes of it."""
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    from models.pixels import to_uint8
-
     device = resolve_device(options.device)
     bundle = load_bundle(options.bundle, device)
-    shape, names = bundle.manifest.image, bundle.manifest.class_names
-    try:
-        with Image.open(options.image, formats=("PNG", "JPEG", "WEBP")) as opened:
-            pixels = np.array(opened.convert("RGB" if shape.channels == 3 else "L"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{options.image}: {error}") from error
-    if pixels.shape[:2] != (shape.height, shape.width):
-        raise DataError(
-            f"{options.image} is {pixels.shape[1]}x{pixels.shape[0]} pixels, "
-            f"the bundle reads {shape.width}x{shape.height}"
-        )
-    image = from_uint8(
-        torch.from_numpy(pixels).reshape(1, shape.height, shape.width, shape.channels).permute(0, 3, 1, 2)
-    )
-    preset = bundle.manifest.presets[options.preset or bundle.manifest.default_preset]
+    names = bundle.manifest.class_names
+    image = from_uint8(read_image(options.image, bundle.manifest.image))[None]
+    preset = bundle.manifest.preset(options.preset)
     purified = bundle.defence.purify(image.to(device), preset)
     result = to_uint8(purified[0].cpu())
-    array = result.permute(1, 2, 0).numpy()
-    Image.fromarray(array if shape.channels == 3 else array[:, :, 0]).save(options.output)
+    write_png(options.output, result)
     rounded = from_uint8(result)[None]
     before, after = (int(bundle.defence.classify(x.to(device)).argmax()) for x in (image, rounded))
     console.print(

@@ -81,6 +81,13 @@ class Manifest(Frozen):
             raise ValueError(f"default_preset {self.default_preset!r} is not one of {', '.join(self.presets)}")
         return self
 
+    def preset(self, name: str | None) -> Preset:
+        """The preset of that name, or the default one; raises BundleError that lists the known ones."""
+        chosen = name or self.default_preset
+        if chosen not in self.presets:
+            raise BundleError(f"unknown preset {chosen!r}; {self.name} has {', '.join(self.presets)}")
+        return self.presets[chosen]
+
     @property
     def digest(self) -> str:
         """SHA-256 of the manifest without `measured`: it names weights and presets, so a report can refer to it."""

@@ -59,13 +59,14 @@ class Normalisation(Frozen):
         """Float [-1, 1] images [B, C, H, W] to classifier input of the same shape, unclipped."""
         shape = (1, -1, 1, 1)
         unit = to_unit(images) * self.scale
-        centred: Tensor = unit - unit.new_tensor(self.mean).view(shape)
-        return centred / unit.new_tensor(self.std).view(shape)
+        normalised: Tensor = (unit - unit.new_tensor(self.mean).view(shape)) / unit.new_tensor(self.std).view(shape)
+        return normalised
 
 
 def distance_l2(a: Tensor, b: Tensor) -> Tensor:
     """L2 distance per image in [0, 1] pixel units; a, b are [-1, 1] images [B, ...]; returns [B]."""
-    return (a - b).flatten(1).norm(dim=1) * 0.5
+    lengths: Tensor = torch.linalg.vector_norm((a - b).flatten(1), dim=1)
+    return lengths * 0.5
 
 
 def distance_linf(a: Tensor, b: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def test_bad_questions_are_refused_by_name(tmp_path: Path, capsys: pytest.Captur
     out = ["--out", str(tmp_path / "x.json")]
     for arguments, message in (
         (["--images", "301"], "between 1 and 300"),
-        (["--images", "10", "--preset", "best"], "unknown preset best; the bundle has fast, balanced, strong"),
+        (["--images", "10", "--preset", "best"], "unknown preset 'best'; digits-midrun has fast, balanced, strong"),
         (["--images", "10", "--budget", "-1"], "budget: Input should be greater than or equal to 0, got -1.0"),
     ):
         assert main(["baseline", *DIGITS, *arguments, *out]) == 2
