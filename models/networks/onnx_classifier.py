@@ -44,5 +44,8 @@ class OnnxClassifier(nn.Module):
             raise NetworkError("an ONNX classifier has no gradients; use the bundle's torch classifier")
         name = self.session.get_inputs()[0].name
         pixels = np.ascontiguousarray(x.detach().float().cpu().numpy())
-        (logits,) = self.session.run(None, {name: pixels})
+        try:
+            (logits,) = self.session.run(None, {name: pixels})
+        except Exception as error:  # ONNX Runtime's own errors share no public base class
+            raise NetworkError(f"the ONNX classifier refused an input of shape {list(x.shape)}: {error}") from error
         return torch.from_numpy(logits).to(x.device)

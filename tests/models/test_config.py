@@ -68,3 +68,5 @@ def test_a_gpu_asked_for_and_absent_is_an_error() -> None:
         resolve_device("cuda:77")
     with pytest.raises(ConfigError, match="'gpu'"):
         resolve_device("gpu")
+    with pytest.raises(ConfigError, match="'meta' is not supported"):
+        resolve_device("meta")

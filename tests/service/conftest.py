@@ -38,7 +38,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     command = [sys.executable, "-m", "service", "--bundle", str(DIGITS), "--port", "0", "--max-body-bytes", "2MiB"]
     with (
         log.open("w") as stderr,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as process,
     ):
         try:
             assert process.stdout is not None
@@ -123,9 +125,7 @@ def bundle(energy: FakeEnergy) -> Bundle:
         default_preset="short",
         files={},
     )
-    defence = PurifiedClassifier(
-        energy, MeanClassifier(), manifest.classifier.normalisation, manifest.presets["short"]
-    )
+    defence = PurifiedClassifier(energy, MeanClassifier(), manifest.classifier.normalisation, manifest.presets["short"])
     return Bundle(Path("fake"), manifest, defence)
 
 

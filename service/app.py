@@ -1,0 +1,54 @@
+"""The application factory; importing this module has no effect."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from models.bundle import load_bundle
+from models.device import resolve_device
+from service import problems, routes
+from service.admission import Admission
+from service.documentation import DESCRIPTION, describe_problems
+from service.engine import Engine
+from service.middleware import RequestContext
+from service.parameters import check_default_preset
+from service.settings import Settings
+
+
+def build_engine(settings: Settings) -> Engine:
+    """Load the bundle onto its device; raises LimpidError or SettingsError that names what is wrong."""
+    device = resolve_device(settings.device)
+    bundle = load_bundle(settings.bundle, device, settings.runtime)
+    check_default_preset(bundle.manifest, settings)
+    return Engine(bundle, device, settings.queue_limit, settings.stall_timeout)
+
+
+def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+    """The application; its lifespan loads the bundle, unless `engine` holds it, and starts and stops the engine."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        running = await run_in_threadpool(build_engine, settings) if engine is None else engine
+        running.start()
+        app.state.service = routes.Service(settings, running, Admission(settings.queue_limit, running.retry_after))
+        try:
+            yield
+        finally:
+            await run_in_threadpool(running.stop)
+
+    app = FastAPI(
+        title="Limpid",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    app.add_middleware(RequestContext)
+    app.include_router(routes.defence)
+    app.include_router(routes.defence, prefix="/v1")
+    app.include_router(routes.system)
+    describe_problems(app)
+    return app

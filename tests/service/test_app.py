@@ -1,0 +1,205 @@
+"""The application in this process, where the engine can be made to block, fail and die."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from torch import Tensor
+
+from models.bundle import Bundle
+from service import routes
+from service.app import create_app
+from service.decoding import encode_png
+from service.engine import Engine
+from service.settings import Settings
+
+PNG = encode_png(torch.full((1, 4, 4), 200, dtype=torch.uint8))
+RAW = {"Content-Type": "image/png"}
+Local = Callable[..., Any]
+
+
+def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert problem["status"] == status
+    assert problem["type"] == f"urn:limpid:problem:{slug}"
+    assert problem["request_id"] == response.headers["x-request-id"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cache-control"] == "no-store"
+    return problem
+
+
+def test_the_n_plus_first_request_is_refused_before_it_is_decoded(local: Local, energy: Any, gate: Any) -> None:
+    async def run() -> None:
+        async with local(queue_limit=2) as client:
+            energy.hook = gate
+            admitted = [asyncio.ensure_future(client.post("/classify", content=PNG, headers=RAW)) for _ in range(2)]
+            await asyncio.to_thread(gate.reached.wait, 10)
+            while client._transport.app.state.service.admission.admitted < 2:
+                await asyncio.sleep(0)
+            refused = await client.post("/classify", content=b"not an image: 415 if decoded", headers=RAW)
+            assert_problem(refused, 503, "overloaded")
+            assert int(refused.headers["retry-after"]) >= 1
+            gate.opened.set()
+            assert [response.status_code for response in await asyncio.gather(*admitted)] == [200, 200]
+            assert_problem(await client.post("/classify", content=b"x", headers=RAW), 415, "unsupported-format")
+            assert (await client.post("/classify", content=PNG, headers=RAW)).status_code == 200
+
+    asyncio.run(run())
+
+
+def test_a_diverged_chain_is_a_problem_and_the_next_request_is_fine(local: Local, energy: Any) -> None:
+    async def run() -> None:
+        async with local() as client:
+            energy.gradient_scale = float("nan")
+            assert_problem(await client.post("/purify", content=PNG, headers=RAW), 500, "chain-diverged")
+            energy.gradient_scale = 1.0
+            assert (await client.post("/purify", content=PNG, headers=RAW)).status_code == 200
+
+    asyncio.run(run())
+
+
+def test_an_engine_failure_tells_nothing_about_itself(local: Local, energy: Any) -> None:
+    async def run() -> None:
+        def fail(x: Tensor) -> None:
+            raise RuntimeError("/secret/path")
+
+        async with local() as client:
+            energy.hook = fail
+            response = await client.post("/classify", content=PNG, headers=RAW)
+            assert_problem(response, 500, "engine-error")
+            assert "secret" not in response.text
+
+    asyncio.run(run())
+
+
+def test_an_unforeseen_exception_is_a_problem_too(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(pixels: Tensor) -> bytes:
+        raise ZeroDivisionError("/secret/path")
+
+    async def run() -> None:
+        monkeypatch.setattr(routes, "encode_png", fail)
+        async with local() as client:
+            response = await client.post("/purify", content=PNG, headers=RAW | {"X-Request-ID": "abc"})
+            assert assert_problem(response, 500, "internal-error")["request_id"] == "abc"
+            assert "secret" not in response.text
+
+    asyncio.run(run())
+
+
+def test_a_dead_engine_shows_in_both_probes_and_in_answers(local: Local, energy: Any) -> None:
+    async def run() -> None:
+        def die(x: Tensor) -> None:
+            raise SystemExit
+
+        async with local() as client:
+            assert (await client.get("/health/live")).json() == {"status": "live"}
+            assert (await client.get("/health/ready")).json() == {"status": "ready"}
+            energy.hook = die
+            assert_problem(await client.post("/classify", content=PNG, headers=RAW), 503, "unavailable")
+            for path in ("/health/live", "/health/ready"):
+                assert_problem(await client.get(path), 503, "unavailable")
+            assert_problem(await client.post("/classify", content=PNG, headers=RAW), 503, "unavailable")
+
+    asyncio.run(run())
+
+
+def test_ready_follows_the_warm_up_and_live_does_not_wait_for_it(local: Local, energy: Any, gate: Any) -> None:
+    async def run() -> None:
+        energy.hook = gate
+        async with local(wait=False) as client:
+            assert (await client.get("/health/live")).status_code == 200
+            not_ready = await client.get("/health/ready")
+            assert_problem(not_ready, 503, "unavailable")
+            assert not_ready.headers["retry-after"] == "1"
+            gate.opened.set()
+            while (await client.get("/health/ready")).status_code != 200:
+                await asyncio.sleep(0.002)
+
+    asyncio.run(run())
+
+
+def test_a_body_that_does_not_arrive_times_out(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stalled() -> AsyncIterator[bytes]:
+        yield PNG[:10]
+        await asyncio.sleep(60)
+
+    async def run() -> None:
+        monkeypatch.setattr("service.middleware.LINGER_SECONDS", 0.05)
+        async with local(body_timeout=0.05) as client:
+            response = await client.post("/classify", content=stalled(), headers=RAW)
+            assert_problem(response, 408, "body-timeout")
+            assert response.headers["connection"] == "close"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_client_that_leaves_frees_the_engine(bundle: Bundle, energy: Any, gate: Any, running: bool) -> None:
+    """Behind the whole middleware stack, whether its request runs or waits."""
+
+    async def run() -> None:
+        engine = Engine(bundle, torch.device("cpu"))
+        app = create_app(Settings(max_steps=10**9), engine)
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://local") as client:
+                while not engine.ready:
+                    await asyncio.sleep(0.002)
+                energy.hook = gate
+                first = None if running else asyncio.ensure_future(client.post("/purify", content=PNG, headers=RAW))
+                await asyncio.to_thread(gate.reached.wait, 0 if running else 10)
+                await asyncio.wait_for(_leave_early(app, gate if running else None, engine), 10)
+                gate.opened.set()
+                if first is not None:
+                    assert (await first).status_code == 200
+                response = await asyncio.wait_for(client.post("/purify", content=PNG, headers=RAW), 10)
+                assert response.status_code == 200
+                assert app.state.service.admission.admitted == 0
+
+    asyncio.run(run())
+
+
+async def _leave_early(app: Any, gate: Any, engine: Engine) -> None:
+    """A request for a billion steps whose client disconnects once the engine has it; it must get no answer."""
+    messages = [{"type": "http.request", "body": PNG, "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        while not (engine._queue.qsize() if gate is None else gate.reached.is_set()):
+            await asyncio.sleep(0.001)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/purify",
+        "raw_path": b"/purify",
+        "root_path": "",
+        "query_string": b"steps=1000000000",
+        "headers": [(b"content-type", b"image/png")],
+        "scheme": "http",
+        "server": ("local", 80),
+        "client": ("local", 1),
+        "http_version": "1.1",
+    }
+    await app(scope, receive, send)
+    assert sent == []
+
+
+def test_importing_and_building_have_no_effect(bundle: Bundle) -> None:
+    engine = Engine(bundle, torch.device("cpu"))
+    app = create_app(Settings(), engine)
+    assert not engine.live
+    schema = app.openapi()
+    assert json.dumps(schema) == json.dumps(app.openapi())
