@@ -156,7 +156,7 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu", runtime: Runti
 
 
 def _check_shapes(defence: PurifiedClassifier, manifest: Manifest, device: torch.device) -> None:
-    """One blank image through both networks: a bundle whose parts do not fit is refused now, not at the first request."""
+    """One blank image through both networks: parts that do not fit are refused now, not at the first request."""
     shape = manifest.image
     blank = torch.zeros(1, shape.channels, shape.height, shape.width, device=device)
     try:
