@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
 from models.bundle import load_bundle
@@ -38,12 +39,15 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         finally:
             await run_in_threadpool(running.stop)
 
-    app = FastAPI(
+    # FastAPI's own /docs loads its scripts from a content network; this one ships them.
+    app = FastAPIOffline(
         title="Limpid",
         version="1",
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        redoc_url=None,
+        static_url="/docs/assets",
     )
     problems.install(app)
     app.add_middleware(RequestContext)

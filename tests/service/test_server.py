@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -296,6 +297,16 @@ def test_the_documentation_describes_both_bodies_and_every_error(server: httpx.C
     assert "HTTPValidationError" not in json.dumps(schema)
     for model in ("Classification", "Purification", "Problem"):
         assert schema["components"]["schemas"][model]["examples"]
+
+
+def test_the_documentation_page_needs_no_other_server(server: httpx.Client) -> None:
+    page = server.get("/docs").text
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert any(asset.endswith("swagger-ui-bundle.js") for asset in assets)
+    for asset in assets:
+        assert asset.startswith("/")
+        assert server.get(asset).status_code == 200
+    assert_problem(server.get("/docs/assets/none.js"), 404)
 
 
 def test_probes_answer_quickly_while_the_engine_works(server: httpx.Client) -> None:

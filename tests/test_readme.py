@@ -1,0 +1,53 @@
+"""The README's numbers are the measured ones, and its commands exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import attacks_eval.__main__ as attacks_program
+import models.__main__ as models_program
+from models.bundle import read_manifest
+from models.model_card import render_model_card
+from tests.conftest import ZOO
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CARDS = sorted(ZOO.iterdir())
+
+
+@pytest.mark.parametrize("bundle", CARDS, ids=lambda path: path.name)
+def test_model_cards_are_what_their_manifests_say(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert (bundle / "MODEL_CARD.md").read_text() == render_model_card(manifest)
+    for result in manifest.measured.values():
+        assert result["bundle"] == manifest.digest, "measured on another bundle than this one"
+
+
+def test_accuracies_in_the_readme_stand_in_the_model_card() -> None:
+    card = (ZOO / "cifar10-midrun" / "MODEL_CARD.md").read_text()
+    rows = [line for line in README.splitlines() if re.match(r"\| (bare|purified)", line)]
+    assert len(rows) >= 4
+    for row in rows:
+        assert row in card
+
+
+def test_make_targets_in_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    named = set(re.findall(r"make ([a-z-]+)", README))
+    assert {"serve", "test", "train-default", "bench"} <= named <= targets
+
+
+def test_python_commands_in_the_readme_parse() -> None:
+    programs = {"models": models_program._parser(), "attacks_eval": attacks_program._parser()}
+    lines = re.findall(r"^\.venv/bin/python -m (models|attacks_eval) ([^#\n]*)", README, flags=re.M)
+    assert len(lines) >= 5
+    for package, arguments in lines:
+        programs[package].parse_args(shlex.split(arguments))
+
+
+def test_files_that_the_readme_sends_exist() -> None:
+    paths = re.findall(r"image=@(\S+)", README)
+    assert paths
+    assert all((ROOT / path).is_file() for path in paths)
