@@ -5,6 +5,7 @@ import logging
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ from models.model_card import render_model_card
 from models.networks import build_network, load_weights
 from models.pixels import Normalisation
 from models.purifier import Preset
-from models.training.run import State, load_checkpoint
+from models.training.run import State, load_checkpoint, read_metrics
 
 
 class Presets(Frozen):
@@ -87,7 +88,11 @@ def export_bundle(
     if recipe["kind"] != "energy":
         raise CheckpointError(f"{energy_checkpoint} holds a {recipe['kind']}, expected an energy")
     files = {ENERGY_WEIGHTS: save_safetensors(_contiguous(energy_state["average"]))}
-    training: dict[str, Any] = {"commit": _commit(), "torch": torch.__version__, "energy": provenance(energy_state)}
+    training: dict[str, Any] = {
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "energy": provenance(energy_state, energy_checkpoint),
+    }
     class_names = dataset.class_names
     if classifier.suffix == ".onnx":
         described = _describe(classifier_description)
@@ -98,7 +103,7 @@ def export_bundle(
         classifier_state = load_checkpoint(classifier)
         entry, classifier_files = _own_classifier(classifier_state, classifier, dataset)
         files |= classifier_files
-        training["classifier"] = provenance(classifier_state)
+        training["classifier"] = provenance(classifier_state, classifier)
     chosen = presets or default_presets(LangevinConfig(**recipe["sampler"]))
     _, channels, height, width = dataset.images.shape
     manifest = Manifest(
@@ -128,14 +133,26 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     scratch.replace(folder / MANIFEST)
 
 
-def provenance(state: State) -> dict[str, Any]:
-    """What made a checkpoint: recipe, amendments to it, updates and CPU hours."""
+def provenance(state: State, checkpoint: Path) -> dict[str, Any]:
+    """What made a checkpoint: recipe, amendments to it, updates, CPU hours and a summary of the run's log."""
     return {
         "recipe": json.loads(state["recipe"]),
         "amendments": state["amendments"],
         "updates": state["update"],
         "cpu_hours": round(state["cpu_seconds"] / 3600, 3),
+        "log": summarise_log(read_metrics(checkpoint.parent)),
     }
+
+
+def summarise_log(lines: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Each logged quantity's first value, its last, and its mean over the last tenth of its lines."""
+    summary = {}
+    for key in dict.fromkeys(key for line in lines for key in line if key not in ("update", "cpu_seconds")):
+        values = [line[key] for line in lines if key in line]
+        tail = values[-max(1, len(values) // 10) :]
+        numbers = {"first": values[0], "last": values[-1], "mean_of_last_tenth": sum(tail) / len(tail)}
+        summary[key] = {name: round(number, 5) for name, number in numbers.items()}
+    return summary
 
 
 def export_onnx(network: nn.Module, image_shape: tuple[int, ...]) -> bytes:

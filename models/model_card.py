@@ -100,6 +100,10 @@ def _training(manifest: Manifest) -> str:
                 f"{made['cpu_hours']:.2f} CPU hours"
             )
             lines += [
+                f"  - {key}: {value['first']:.4g} at first, {value['mean_of_last_tenth']:.4g} over the last tenth"
+                for key, value in made["log"].items()
+            ]
+            lines += [
                 f"  - recipe changed after update {item['update']}: {'; '.join(item['changed'])}"
                 for item in made["amendments"]
             ]

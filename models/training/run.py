@@ -49,6 +49,12 @@ def load_checkpoint(path: Path) -> State:
     return state
 
 
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """Every line that the run in `folder` logged, oldest first; none when it logged nothing."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 class TrainingRun:
     """Folder, metrics and progress of one run.
 
@@ -117,8 +123,7 @@ class TrainingRun:
 
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, oldest first."""
-        path = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return read_metrics(self.folder)
 
     def _open_metrics(self, update: int) -> None:
         # Imported here: TensorBoard takes a second, and only training has it installed.

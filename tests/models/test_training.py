@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import CheckpointError, TrainingDiverged
+from models.export import summarise_log
 from models.langevin import LangevinConfig
 from models.training.average import WeightAverage
 from models.training.classifier_loop import ClassifierTraining, augment, one_cycle, random_crop
@@ -230,3 +231,11 @@ def test_metrics_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> N
     again = TrainingRun(tmp_path, recipe, resume=True)
     again.restore()
     assert [line["update"] for line in again.metrics()] == [1]
+
+
+def test_log_summary_tells_first_last_and_the_settled_mean() -> None:
+    lines = [{"update": i, "cpu_seconds": 1.0, "loss": float(i)} for i in range(20)] + [{"update": 20, "rare": 3.0}]
+    assert summarise_log(lines) == {
+        "loss": {"first": 0.0, "last": 19.0, "mean_of_last_tenth": 18.5},
+        "rare": {"first": 3.0, "last": 3.0, "mean_of_last_tenth": 3.0},
+    }
