@@ -17,11 +17,10 @@ from attacks_eval.threat_model import ThreatModel
 from attacks_eval.trade_off import run_trade_off
 from models.bundle import Bundle, load_bundle
 from models.config import validate
+from models.console import console, run_command
 from models.data import DATASETS, ImageDataset, load_dataset
 from models.device import resolve_device
-from models.errors import LimpidError
 from models.evaluation.accuracy import Accuracy
-from models.training.run import console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,15 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
     options.command = "python -m attacks_eval " + shlex.join(given)
-    try:
-        options.run(options)
-    except LimpidError as error:
-        console.print(f"[red]error:[/] {error}", highlight=False)
-        return 2
-    except KeyboardInterrupt:
-        console.print("interrupted; finished parts are kept, and the same command continues")
-        return 130
-    return 0
+    return run_command(options)
 
 
 def baseline(options: argparse.Namespace) -> None:

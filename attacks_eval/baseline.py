@@ -16,12 +16,12 @@ from attacks_eval.pgd import PGDConfig, pgd
 from attacks_eval.results import read_result, write_result
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
+from models.console import console, progress_bar
 from models.data import ImageDataset
 from models.errors import DataError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.pixels import from_uint8, from_unit, to_uint8, to_unit
 from models.purifier import Preset, PurifiedClassifier, agreement
-from models.training.run import console, progress_bar
 
 ATTACK_BATCH = 250
 

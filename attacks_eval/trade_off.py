@@ -16,13 +16,13 @@ from attacks_eval.pgd import PGDConfig
 from attacks_eval.results import read_result, write_result
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
+from models.console import progress_bar
 from models.data import ImageDataset
 from models.errors import DataError
 from models.evaluation.accuracy import CHAINS_PER_BATCH, accuracy
 from models.langevin import LangevinConfig, LangevinInfo, seeded_noise
 from models.pixels import from_uint8
 from models.purifier import PurifiedClassifier, split_replicates
-from models.training.run import progress_bar
 
 
 def run_trade_off(

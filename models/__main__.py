@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from models.bundle import load_bundle, read_manifest
+from models.console import console, progress_bar, run_command
 from models.data import DATASETS, load_dataset
 from models.data_sources import SOURCES, cache_folder, locate
 from models.device import resolve_device
-from models.errors import DataError, LimpidError
+from models.errors import DataError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.export import export_bundle, read_presets, write_manifest
 from models.image_files import read_image, write_png
@@ -21,7 +22,7 @@ from models.langevin import seeded_noise
 from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.training.diagnostics import save_grid
 from models.training.recipe import load_recipe
-from models.training.run import console, load_checkpoint, progress_bar
+from models.training.run import load_checkpoint
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -29,15 +30,7 @@ ZOO = Path(__file__).parent / "zoo"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 for an error that the user can correct."""
     options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except LimpidError as error:
-        console.print(f"[red]error:[/] {error}", highlight=False)
-        return 2
-    except KeyboardInterrupt:
-        console.print("interrupted; what was checkpointed is kept, and --resume continues from there")
-        return 130
-    return 0
+    return run_command(options)
 
 
 def train(options: argparse.Namespace) -> None:

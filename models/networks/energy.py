@@ -5,6 +5,8 @@ family follows the discriminators of spectral-norm GANs (Miyato et al. 2018) wit
 EBM Life Cycle uses them (arXiv 2205.12243).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -94,7 +96,12 @@ class SNGANEnergy(nn.Module):
     """
 
     def __init__(
-        self, channels: int, blocks: list[tuple[int, bool]], activation: str, slope: float, smoothing: float
+        self,
+        channels: int,
+        blocks: list[tuple[int, bool]],
+        activation: str = "leaky",
+        slope: float = 0.0,
+        smoothing: float = 0.01,
     ) -> None:
         super().__init__()
         layers, inputs = [], channels
@@ -115,43 +122,22 @@ class SNGANEnergy(nn.Module):
 class SNGANEnergy32(SNGANEnergy):
     """Four blocks of `width` channels, the first two halving: 4.2 M parameters at width 256 (the paper's)."""
 
-    def __init__(
-        self,
-        channels: int = 3,
-        width: int = 256,
-        activation: str = "leaky",
-        slope: float = 0.0,
-        smoothing: float = 0.01,
-    ) -> None:
+    def __init__(self, channels: int = 3, width: int = 256, **activation: Any) -> None:
         blocks = [(width, True), (width, True), (width, False), (width, False)]
-        super().__init__(channels, blocks, activation, slope, smoothing)
+        super().__init__(channels, blocks, **activation)
 
 
 class SNGANEnergy64(SNGANEnergy):
     """Five halving blocks from width/16 to `width` channels: 19.5 M parameters at width 1024 (the paper's)."""
 
-    def __init__(
-        self,
-        channels: int = 3,
-        width: int = 1024,
-        activation: str = "leaky",
-        slope: float = 0.0,
-        smoothing: float = 0.01,
-    ) -> None:
+    def __init__(self, channels: int = 3, width: int = 1024, **activation: Any) -> None:
         blocks = [(width // divisor, True) for divisor in (16, 8, 4, 2, 1)]
-        super().__init__(channels, blocks, activation, slope, smoothing)
+        super().__init__(channels, blocks, **activation)
 
 
 class SNGANEnergy128(SNGANEnergy):
     """The 64-pixel network and one more block of `width` channels: 38.4 M parameters at width 1024 (the paper's)."""
 
-    def __init__(
-        self,
-        channels: int = 3,
-        width: int = 1024,
-        activation: str = "leaky",
-        slope: float = 0.0,
-        smoothing: float = 0.01,
-    ) -> None:
+    def __init__(self, channels: int = 3, width: int = 1024, **activation: Any) -> None:
         blocks = [(width // divisor, True) for divisor in (16, 8, 4, 2, 1)] + [(width, False)]
-        super().__init__(channels, blocks, activation, slope, smoothing)
+        super().__init__(channels, blocks, **activation)

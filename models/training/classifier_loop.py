@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.config import Frozen
+from models.console import progress_bar
 from models.data import ImageDataset
 from models.errors import TrainingDiverged
 from models.pixels import Normalisation, from_uint8
 from models.precision import Precision, autocast
 from models.training.average import WeightAverage
-from models.training.run import State, TrainingRun, progress_bar
+from models.training.run import State, TrainingRun
 
 
 class ClassifierTraining(Frozen):

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from models.banks import PersistentBank
 from models.config import Frozen
+from models.console import progress_bar
 from models.data import ImageDataset, endless_batches
 from models.errors import TrainingDiverged
 from models.langevin import LangevinConfig, run_langevin, seeded_noise
 from models.pixels import from_uint8
 from models.training.average import WeightAverage
 from models.training.diagnostics import plot_diagnostics, save_grid
-from models.training.run import TrainingRun, progress_bar
+from models.training.run import TrainingRun
 from models.training.warm_start import WarmStart, warm_start_loss
 
 

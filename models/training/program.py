@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
+from models.console import console
 from models.data import load_dataset
 from models.errors import ConfigError
 from models.networks import build_network
 from models.training.classifier_loop import train_classifier
 from models.training.energy_loop import train_energy
 from models.training.recipe import ClassifierRecipe, EnergyRecipe
-from models.training.run import TrainingRun, console
+from models.training.run import TrainingRun
 
 
 def train_recipe(

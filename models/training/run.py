@@ -10,20 +10,17 @@ runs/NAME/
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from models.config import Frozen
+from models.console import console
 from models.errors import CheckpointError
 
 State = dict[str, Any]
-console = Console()
 
 
 def save_atomically(path: Path, state: State) -> None:
@@ -133,16 +130,6 @@ class TrainingRun:
         text = "".join(json.dumps(line) + "\n" for line in kept)
         (self.folder / "metrics.jsonl").write_text(text)
         self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=update + 1)
-
-
-@contextmanager
-def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[Progress]:
-    """A bar with counts, elapsed time and ETA; `progress.advance(task_id)` with the first task's id."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    times = (TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console) as progress:
-        progress.add_task(description, total=total, completed=completed)
-        yield progress
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:
