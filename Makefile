@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # For instance PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" on Linux, to avoid the CUDA build.
 PIP_ARGS ?=
+# What runs ONNX: cpu, or gpu on a machine with CUDA.
+RUNTIME ?= cpu
 BUNDLE ?= models/zoo/cifar10-midrun
 SERVE_ARGS ?=
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
@@ -40,14 +42,14 @@ clean:
 	rm -rf .venv build *.egg-info
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/serve.done: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --editable ".[cpu]"
+	$(PIP) --editable ".[$(RUNTIME)]"
 	touch $@
 
 # torchattacks pins a requests of 2020 and torchvision, and its attacks import neither: install it without them.
 .venv/dev.done: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --editable ".[cpu,train,eval,dev]"
+	$(PIP) --editable ".[$(RUNTIME),train,eval,dev]"
 	$(PIP) --no-deps torchattacks==3.5.1
 	touch $@ .venv/serve.done

@@ -17,10 +17,11 @@ from attacks_eval.threat_model import ThreatModel
 from attacks_eval.trade_off import run_trade_off
 from models.bundle import Bundle, load_bundle
 from models.config import validate
-from models.console import console, run_command
-from models.data import DATASETS, ImageDataset, load_dataset
+from models.console import console, positive_float, positive_int, run_command
+from models.data import DATASETS
 from models.device import resolve_device
 from models.evaluation.accuracy import Accuracy
+from models.evaluation.sample import LabelledImages, take_images
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def baseline(options: argparse.Namespace) -> None:
     """Clean accuracy and PGD transfer, bare and purified at each preset."""
-    bundle, data, threat, config, out = _common(options, "baseline.json")
+    bundle, taken, threat, config, out = _common(options, "baseline.json")
     names = options.preset or list(bundle.manifest.presets)
-    result = run_baseline(bundle, data, options.images, names, threat, config, options.seed, out, options.command)
+    result = run_baseline(bundle, taken, names, threat, config, options.seed, out, options.command)
     table = Table("", f"PGD-{config.steps}, {threat.budget:g}/255", "clean", "seconds")
     table.add_row("bare classifier", _show(result["bare"]["attacked"]), _show(result["bare"]["clean"]), "")
     for name, row in result["presets"].items():
@@ -45,8 +46,8 @@ def baseline(options: argparse.Namespace) -> None:
 
 
 def trade_off(options: argparse.Namespace) -> None:
-    """Accuracy against steps, step size, temperature and replicates."""
-    bundle, data, threat, config, out = _common(options, "trade_off.json")
+    """Accuracy against steps, step size, temperature and replicates, on other images (--first) than you report."""
+    bundle, taken, threat, config, out = _common(options, "trade_off.json")
     preset = bundle.defence.preset
     samplers = [
         preset.model_copy(update={"step_size": step_size, "temperature": temperature})
@@ -56,9 +57,7 @@ def trade_off(options: argparse.Namespace) -> None:
     ]
     result = run_trade_off(
         bundle,
-        data,
-        options.first,
-        options.images,
+        taken,
         samplers,
         sorted(options.steps),
         sorted(options.replicates),
@@ -89,12 +88,12 @@ def _attack(options: argparse.Namespace) -> tuple[ThreatModel, PGDConfig]:
     return threat, config
 
 
-def _common(options: argparse.Namespace, file: str) -> tuple[Bundle, ImageDataset, ThreatModel, PGDConfig, Path]:
+def _common(options: argparse.Namespace, file: str) -> tuple[Bundle, LabelledImages, ThreatModel, PGDConfig, Path]:
     bundle = load_bundle(options.bundle, resolve_device(options.device))
-    name = options.data or bundle.manifest.training["energy"]["recipe"]["data"]["name"]
-    data = load_dataset(name, "test", options.folder)
+    device = next(bundle.defence.parameters()).device
+    taken = take_images(bundle.manifest, options.data, options.folder, options.first, options.images, device)
     threat, config = _attack(options)
-    return bundle, data, threat, config, options.out or Path("runs") / bundle.manifest.name / file
+    return bundle, taken, threat, config, options.out or Path("runs") / bundle.manifest.name / file
 
 
 def _show(value: dict[str, Any]) -> str:
@@ -107,19 +106,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     p = commands.add_parser("baseline", help=baseline.__doc__, description=baseline.__doc__)
     p.set_defaults(run=baseline)
-    _shared(p, images=1000)
+    _shared(p, first=0, images=1000)
     p.add_argument("--preset", action="append", help="default: each of the bundle's")
 
     p = commands.add_parser("trade-off", help=trade_off.__doc__, description=trade_off.__doc__)
     p.set_defaults(run=trade_off)
-    _shared(p, images=200)
-    p.add_argument(
-        "--first", type=int, default=9000, help="first image; choose presets on other images than you report"
-    )
-    p.add_argument("--steps", type=int, nargs="+", default=[50, 100, 200, 400])
-    p.add_argument("--replicates", type=int, nargs="+", default=[1, 4])
-    p.add_argument("--step-size", type=float, nargs="+", help="default: the bundle's")
-    p.add_argument("--temperature", type=float, nargs="+", help="default: the bundle's")
+    _shared(p, first=0, images=200)
+    p.add_argument("--steps", type=positive_int, nargs="+", default=[50, 100, 200, 400])
+    p.add_argument("--replicates", type=positive_int, nargs="+", default=[1, 4])
+    p.add_argument("--step-size", type=positive_float, nargs="+", help="default: the bundle's")
+    p.add_argument("--temperature", type=positive_float, nargs="+", help="default: the bundle's")
 
     p = commands.add_parser("craft", help=craft_image.__doc__, description=craft_image.__doc__)
     p.set_defaults(run=craft_image)
@@ -130,19 +126,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _shared(parser: argparse.ArgumentParser, images: int) -> None:
+def _shared(parser: argparse.ArgumentParser, first: int, images: int) -> None:
     _attacker(parser)
     parser.add_argument("--data", choices=DATASETS, help="default: what the energy was trained on")
     parser.add_argument("--folder", type=Path, help="a local folder that holds the dataset's files")
-    parser.add_argument("--images", type=int, default=images, help=f"number of test images (default {images})")
+    parser.add_argument("--first", type=int, default=first, help=f"number of the first test image (default {first})")
+    parser.add_argument("--images", type=positive_int, default=images, help=f"number of test images (default {images})")
     parser.add_argument("--out", type=Path, help="the result file (default: runs/BUNDLE/)")
 
 
 def _attacker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--budget", type=float, default=8.0, help="L-infinity radius in 1/255 units (default 8)")
-    parser.add_argument("--attack-steps", type=int, default=20)
-    parser.add_argument("--attack-step", type=float, default=2.0, help="in 1/255 units (default 2)")
+    parser.add_argument("--attack-steps", type=positive_int, default=20)
+    parser.add_argument("--attack-step", type=positive_float, default=2.0, help="in 1/255 units (default 2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from attacks_eval.baseline import attack_bare_classifier
+from attacks_eval.errors import QuestionError
 from attacks_eval.pgd import PGDConfig
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
-from models.errors import DataError
 from models.image_files import read_image, write_png
 from models.pixels import from_uint8, to_uint8
 
@@ -32,7 +32,7 @@ def craft(
     """
     names = bundle.manifest.class_names
     if label is not None and label not in names:
-        raise DataError(f"unknown label {label!r}; the bundle knows {', '.join(names)}")
+        raise QuestionError(f"unknown label {label!r}; the bundle knows {', '.join(names)}")
     device = next(bundle.defence.parameters()).device
     clean = from_uint8(read_image(image, bundle.manifest.image))[None].to(device)
     before = bundle.defence.classify(clean).argmax(1)

@@ -12,24 +12,21 @@ import torch
 from torch import Tensor
 
 from attacks_eval.baseline import attack_bare_classifier
+from attacks_eval.errors import QuestionError
 from attacks_eval.pgd import PGDConfig
 from attacks_eval.results import read_result, write_result
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
 from models.console import progress_bar
-from models.data import ImageDataset
-from models.errors import DataError
-from models.evaluation.accuracy import CHAINS_PER_BATCH, accuracy
+from models.evaluation.accuracy import accuracy
+from models.evaluation.sample import LabelledImages
 from models.langevin import LangevinConfig, LangevinInfo, seeded_noise
-from models.pixels import from_uint8
-from models.purifier import PurifiedClassifier, split_replicates
+from models.purifier import PurifiedClassifier, chain_batches, split_replicates
 
 
 def run_trade_off(
     bundle: Bundle,
-    data: ImageDataset,
-    first: int,
-    count: int,
+    taken: LabelledImages,
     samplers: Sequence[LangevinConfig],
     lengths: Sequence[int],
     replicates: Sequence[int],
@@ -39,23 +36,24 @@ def run_trade_off(
     out: Path,
     command: str,
 ) -> dict[str, Any]:
-    """Measure on images first .. first + count and write `out` after each sampler; an interrupted run resumes.
+    """Measure on `taken` and write `out` after each sampler; an interrupted run resumes.
 
     Args:
         samplers: step sizes and temperatures to try; their num_steps is ignored.
         lengths: numbers of steps, ascending.
     """
-    if not 0 <= first < first + count <= len(data):
-        raise DataError(f"images {first} to {first + count} are not all among the {len(data)} of {data.name}")
-    device = next(bundle.defence.parameters()).device
-    rows = slice(first, first + count)
-    images, labels = from_uint8(data.images[rows]).to(device), data.labels[rows].to(device)
+    if len(set(lengths)) < len(lengths) or len(set(replicates)) < len(replicates):
+        raise QuestionError(f"steps {list(lengths)} and replicates {list(replicates)} must not repeat a value")
+    images, labels = taken.images, taken.labels
     question = {
         "kind": "trade_off",
         "bundle": bundle.digest,
-        "data": data.name,
-        "split": f"test, {first} to {first + count - 1}",
-        "images": count,
+        "data": taken.name,
+        "first": taken.first,
+        "images": len(images),
+        "steps": list(lengths),
+        "replicates": list(replicates),
+        "precision": bundle.defence.preset.precision,
         "seed": seed,
         "threat": {**threat.model_dump(), **config.model_dump()},
     }
@@ -91,10 +89,10 @@ def logits_along_chains(
 ) -> Tensor:
     """Logits [lengths, R, B, K] of the states that chains pass after each of `lengths` steps."""
     noise = seeded_noise(torch.Generator(images.device).manual_seed(seed))
-    batches = []
+    along = []
     total = len(images) * replicates * sampler.num_steps
     with progress_bar(f"step size {sampler.step_size:g}, T {sampler.temperature:g} (image-steps)", total) as progress:
-        for rows in torch.arange(len(images) * replicates).split(CHAINS_PER_BATCH):
+        for batch in chain_batches(images, replicates):
             passed: list[Tensor] = []
 
             def record(step: int, state: Tensor, _: LangevinInfo, passed: list[Tensor] = passed) -> None:
@@ -102,6 +100,6 @@ def logits_along_chains(
                 if step + 1 in lengths:
                     passed.append(defence.classify(state))
 
-            defence.purify(images[(rows % len(images)).to(images.device)], sampler, noise, record)
-            batches.append(torch.stack(passed))
-    return torch.stack([split_replicates(logits, replicates) for logits in torch.cat(batches, dim=1)])
+            defence.purify(batch, sampler, noise, record)
+            along.append(torch.stack(passed))
+    return torch.stack([split_replicates(logits, replicates) for logits in torch.cat(along, dim=1)])

@@ -6,23 +6,24 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from models.bundle import load_bundle, read_manifest
-from models.console import console, progress_bar, run_command
-from models.data import DATASETS, load_dataset
-from models.data_sources import SOURCES, cache_folder, locate
+from models.console import console, positive_int, progress_bar, run_command
+from models.data import DATASETS
+from models.data_sources import SOURCES, cache_folder, fetch, locate
 from models.device import resolve_device
 from models.errors import DataError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
+from models.evaluation.sample import take_images
 from models.export import export_bundle, read_presets, write_manifest
 from models.image_files import read_image, write_png
 from models.langevin import seeded_noise
 from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.training.diagnostics import save_grid
 from models.training.recipe import load_recipe
-from models.training.run import load_checkpoint
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -47,18 +48,13 @@ def train(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Make a bundle from a checkpoint and a classifier."""
-    recipe = json.loads(load_checkpoint(options.checkpoint)["recipe"])
-    data = recipe["data"]
-    folder = Path(data["folder"]) if data.get("folder") else None
     manifest = export_bundle(
         options.out,
         options.checkpoint,
         options.classifier,
-        load_dataset(data["name"], "test", folder),
         options.classifier_config,
         read_presets(options.presets) if options.presets else None,
     )
-    load_bundle(options.out)
     console.print(f"{options.out}: bundle {manifest.digest[:16]}, presets {', '.join(manifest.presets)}")
 
 
@@ -67,7 +63,7 @@ def measured(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.bundle)
     results = dict(manifest.measured)
     for path in options.results:
-        result = json.loads(path.read_text())
+        result = _read_json(path)
         if result["bundle"] != manifest.digest:
             raise DataError(f"{path} measured bundle {result['bundle'][:16]}, this one is {manifest.digest[:16]}")
         results[result["kind"]] = result
@@ -79,9 +75,8 @@ def evaluate(options: argparse.Namespace) -> None:
     """Clean accuracy, bare and purified, with intervals."""
     device = resolve_device(options.device)
     bundle = load_bundle(options.bundle, device)
-    name = options.data or bundle.manifest.training["energy"]["recipe"]["data"]["name"]
-    data = load_dataset(name, "test", options.folder)
-    images, labels = from_uint8(data.images[: options.images]).to(device), data.labels[: options.images]
+    taken = take_images(bundle.manifest, options.data, options.folder, 0, options.images, device)
+    images, labels = taken.images, taken.labels
     console.print(f"bare            {accuracy(bare_logits(bundle.defence, images), labels)}")
     for preset_name in options.preset or bundle.manifest.presets:
         preset = bundle.manifest.preset(preset_name)
@@ -101,8 +96,7 @@ def sample(options: argparse.Namespace) -> None:
     if options.start == "noise":
         starts = noise(torch.empty(options.count, image.channels, image.height, image.width, device=device))
     else:
-        name = bundle.manifest.training["energy"]["recipe"]["data"]["name"]
-        starts = from_uint8(load_dataset(name, "test").images[: options.count]).to(device)
+        starts = take_images(bundle.manifest, None, None, 0, options.count, device).images
     sampler = preset.model_copy(update={"num_steps": options.steps})
     with progress_bar("langevin steps", options.steps) as progress:
         task = progress.task_ids[0]
@@ -130,9 +124,25 @@ def purify(options: argparse.Namespace) -> None:
     )
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+        if not {"bundle", "kind"} <= result.keys():
+            raise ValueError("it has no bundle or kind")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is not a result of attacks_eval: {error}") from error
+    checked: dict[str, Any] = result
+    return checked
+
+
 def data(options: argparse.Namespace) -> None:
-    """Fetch a dataset into the cache, or check that it is there."""
-    folder = locate(SOURCES[options.name])
+    """Fetch a dataset into the cache, unless it is there and whole."""
+    source = SOURCES[options.name]
+    try:
+        folder = locate(source)
+    except DataError as error:
+        console.print(f"{error}; fetching it again")
+        folder = fetch(source)
     console.print(f"{options.name}: verified, in {folder} (cache {cache_folder()}; move it with LIMPID_CACHE)")
 
 
@@ -172,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("bundle", type=Path)
     p.add_argument("--data", choices=DATASETS, help="default: what the energy was trained on")
     p.add_argument("--folder", type=Path, help="a local folder that holds the dataset's files")
-    p.add_argument("--images", type=int, default=500)
+    p.add_argument("--images", type=positive_int, default=500)
     p.add_argument("--preset", action="append", help="default: each of the bundle's")
     p.add_argument("--seed", type=int, default=0)
     _device(p)
@@ -180,8 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     p = command(sample)
     p.add_argument("bundle", type=Path)
     p.add_argument("--start", choices=("noise", "data"), default="data")
-    p.add_argument("--steps", type=int, default=500)
-    p.add_argument("--count", type=int, default=32)
+    p.add_argument("--steps", type=positive_int, default=500)
+    p.add_argument("--count", type=positive_int, default=32)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, default=Path("samples.png"))
     _device(p)

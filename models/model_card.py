@@ -20,9 +20,9 @@ def render_model_card(manifest: Manifest) -> str:
 
 LIMITS = """\
 Purification with Langevin dynamics resists attacks made against the bare classifier. It is **not** a guarantee
-against an attacker who knows the purifier and differentiates through it or through a smooth twin of its energy: for
-defences of this kind the literature reports falls from 55 % to about 6 %. The transfer numbers above say nothing about
-such an attacker.
+against an attacker who knows the purifier and differentiates through it or through a smooth twin of its energy: one
+defence of this kind fell from 55 % to about 6 % that way (MEFA, arXiv 2605.06357). The transfer numbers above say
+nothing about such an attacker.
 Answers vary between calls, because chains are random."""
 
 
@@ -55,10 +55,11 @@ def _percent(value: dict[str, Any]) -> str:
 
 
 def _baseline(measured: dict[str, Any]) -> str:
-    threat = measured["threat"]
+    threat, first = measured["threat"], measured["first"]
     head = (
-        f"{measured['images']} test images, attack: PGD-{threat['steps']}, L-infinity {threat['budget']:g}/255, on the "
-        "bare classifier. Wilson 95 % intervals. Transfer: the defence's accuracy on those same attacked images."
+        f"Test images {first:,} to {first + measured['images'] - 1:,}. Attack: PGD-{threat['steps']}, L-infinity "
+        f"{threat['budget']:g}/255, on the bare classifier. Wilson 95 % intervals. Transfer: the defence's accuracy on "
+        "those same attacked images."
     )
     rows = [["bare classifier", _percent(measured["bare"]["attacked"]), _percent(measured["bare"]["clean"])]]
     rows += [
@@ -85,27 +86,30 @@ def _trade_off(measured: dict[str, Any]) -> str:
         for row in measured["rows"]
     ]
     header = ["steps", "step size", "temperature", "replicates", "clean", "transfer", "image-steps an image"]
-    source = f"{measured['images']} images of the {measured['split']} split"
+    first, count = measured["first"], measured["images"]
+    source = f"Test images {first:,} to {first + count - 1:,}, PGD transfer as above, {measured['precision']}"
     return f"{source}.\n\n{_table(header, rows)}\n\nRemade by `{measured['command']}`."
 
 
 def _training(manifest: Manifest) -> str:
     lines = []
-    for part in ("energy", "classifier"):
-        if part in manifest.training:
-            made = manifest.training[part]
-            network = made["recipe"]["network"]
+    record = manifest.training
+    if record is None:
+        return "Not recorded."
+    for part, made in (("energy", record.energy), ("classifier", record.classifier)):
+        if made is not None:
+            network = made.recipe["network"]
             lines.append(
-                f"- {part}: `{network['name']}` {network['arguments']}, {made['updates']:,} updates, "
-                f"{made['cpu_hours']:.2f} CPU hours"
+                f"- {part}: `{network['name']}` {network['arguments']}, {made.updates:,} updates, "
+                f"{made.cpu_hours:.2f} CPU hours"
             )
             lines += [
                 f"  - {key}: {value['first']:.4g} at first, {value['mean_of_last_tenth']:.4g} over the last tenth"
-                for key, value in made["log"].items()
+                for key, value in made.log.items()
             ]
             lines += [
                 f"  - recipe changed after update {item['update']}: {'; '.join(item['changed'])}"
-                for item in made["amendments"]
+                for item in made.amendments
             ]
     lines.append("\nThe full recipes are in `manifest.json` under `training`.")
     return "\n".join(lines)

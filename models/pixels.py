@@ -10,7 +10,10 @@
 Budgets are written in 1/255 units and converted here. Chains are never clamped: only `to_uint8` rounds and clips.
 """
 
+from typing import Annotated
+
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.config import Frozen
@@ -51,9 +54,15 @@ def budget_to_unit(budget: float) -> float:
 class Normalisation(Frozen):
     """What a classifier reads: (scale * unit - mean) / std per channel, where unit is the image in [0, 1]."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    scale: float = 1.0
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    scale: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _same_length(self) -> "Normalisation":
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels, std has {len(self.std)}")
+        return self
 
     def __call__(self, images: Tensor) -> Tensor:
         """Float [-1, 1] images [B, C, H, W] to classifier input of the same shape, unclipped."""

@@ -3,6 +3,8 @@
 The service, the adversary and the command line all hold this one object, so that what is measured is what is served.
 """
 
+from collections.abc import Iterator
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,6 +20,10 @@ class Preset(LangevinConfig):
     replicates: int = Field(ge=1)
 
 
+# The fastest size on CPU cores: larger batches leave the cache.
+CHAINS_PER_BATCH = 64
+
+
 def replicate(x: Tensor, replicates: int) -> Tensor:
     """[B, ...] to [R * B, ...], replicate-major: every image once, then every image again."""
     return x.repeat(replicates, *(1,) * (x.dim() - 1))
@@ -26,6 +32,12 @@ def replicate(x: Tensor, replicates: int) -> Tensor:
 def split_replicates(values: Tensor, replicates: int) -> Tensor:
     """[R * B, ...] back to [R, B, ...]."""
     return values.reshape(replicates, -1, *values.shape[1:])
+
+
+def chain_batches(x: Tensor, replicates: int) -> Iterator[Tensor]:
+    """The chains of `replicate(x, replicates)`, in its order, at most CHAINS_PER_BATCH at a time."""
+    for rows in torch.arange(replicates * len(x), device=x.device).split(CHAINS_PER_BATCH):
+        yield x[rows % len(x)]
 
 
 class PurifiedClassifier(nn.Module):
@@ -70,11 +82,18 @@ class PurifiedClassifier(nn.Module):
         logits: Tensor = self.classifier(self.normalisation(x))
         return logits
 
-    def replicate_logits(self, x: Tensor, preset: Preset | None = None, randn_like: Noise = torch.randn_like) -> Tensor:
-        """Logits of each replicate, [R, B, K]."""
+    def replicate_logits(
+        self,
+        x: Tensor,
+        preset: Preset | None = None,
+        randn_like: Noise = torch.randn_like,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Logits of each replicate, [R, B, K]; chains run in batches that stay in the cache."""
         preset = preset or self.preset
-        purified = self.purify(replicate(x, preset.replicates), preset, randn_like)
-        return split_replicates(self.classify(purified), preset.replicates)
+        batches = chain_batches(x, preset.replicates)
+        logits = [self.classify(self.purify(batch, preset, randn_like, callback)) for batch in batches]
+        return split_replicates(torch.cat(logits), preset.replicates)
 
     def forward(self, x: Tensor, preset: Preset | None = None, randn_like: Noise = torch.randn_like) -> Tensor:
         """Mean logits over the replicates, [B, K]."""

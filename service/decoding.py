@@ -60,15 +60,6 @@ def decode_image(content: bytes, shape: ImageShape, max_pixels: int, resize: boo
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def encode_png(pixels: Tensor) -> bytes:
-    """uint8 [C, H, W] as a PNG that holds the pixels and nothing else."""
-    array = pixels.permute(1, 2, 0).cpu().numpy()
-    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def sniff_format(content: bytes) -> str | None:
     """PNG, JPEG or WEBP by the magic bytes, else None."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -20,12 +20,11 @@ from torch import Tensor
 from models.bundle import Bundle
 from models.langevin import LangevinInfo, Noise, seeded_noise
 from models.pixels import from_uint8
-from models.purifier import Preset, replicate, split_replicates
+from models.purifier import Preset, chain_batches, split_replicates
 from service.errors import ChainDivergedError, EngineError, OverloadedError, UnavailableError
 
 log = logging.getLogger(__name__)
 
-CHAINS_PER_BATCH = 64
 IDLE_SECONDS = 0.25
 WARM_UP_STEPS = 2
 
@@ -180,9 +179,8 @@ class Engine:
         defence, preset = self.bundle.defence, job.params.preset
         images = from_uint8(job.images.to(self.device))
         noise = seeded_noise(torch.Generator(self.device).manual_seed(secrets.randbits(63)))
-        chains = torch.split(replicate(images, preset.replicates), CHAINS_PER_BATCH)
         with torch.no_grad():
-            batches = [self._purify(job, batch, noise) for batch in chains]
+            batches = [self._purify(job, batch, noise) for batch in chain_batches(images, preset.replicates)]
             purified_at = time.perf_counter()
             logits = undefended = None
             if job.params.classify:

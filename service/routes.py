@@ -14,10 +14,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from torch import Tensor
 
+from models.image_files import encode_png
 from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.purifier import Preset, agreement
 from service.admission import Admission
-from service.decoding import decode_image, encode_png
+from service.decoding import decode_image
 from service.documentation import CLASSIFY_DOC, PURIFY_DOC, problems
 from service.engine import Engine, Params, Result
 from service.errors import UnavailableError

@@ -13,7 +13,6 @@ from models.config import Frozen
 from service.errors import SettingsError
 
 PREFIX = "LIMPID_"
-# Variables under the same prefix that other packages read.
 FOREIGN_VARIABLES = frozenset({"LIMPID_CACHE"})
 DEFAULT_BUNDLE = Path(models.__file__).parent / "zoo" / "cifar10-midrun"
 
@@ -41,7 +40,7 @@ def load_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     """Resolve the settings; raises SettingsError naming each wrong flag or variable. `--help` exits."""
     flags = vars(_parser().parse_args(list(arguments)))
     variables = {key: value for key, value in environ.items() if key.startswith(PREFIX)}
-    variables = {key: value for key, value in variables.items() if key not in FOREIGN_VARIABLES}
+    variables = {key: value for key, value in variables.items() if not _foreign(key, value)}
     known = {PREFIX + name.upper(): name for name in Settings.model_fields}
     if unknown := sorted(variables.keys() - known.keys()):
         raise SettingsError(f"unknown environment variable {', '.join(unknown)}; known: {', '.join(known)}")
@@ -52,6 +51,12 @@ def load_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     except ValidationError as error:
         lines = [f"{origin[str(item['loc'][0])]} {item['input']!r}: {item['msg']}" for item in error.errors()]
         raise SettingsError("; ".join(lines)) from error
+
+
+def _foreign(key: str, value: str) -> bool:
+    """Variables that other packages read, and those that Kubernetes makes for a Service named `limpid`."""
+    injected = key.startswith((PREFIX + "SERVICE_", PREFIX + "PORT_")) or value.startswith(("tcp://", "udp://"))
+    return key in FOREIGN_VARIABLES or injected
 
 
 def _flag(name: str) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.bundle import Bundle, load_bundle
 from models.data import ImageDataset, load_dataset
@@ -29,9 +30,9 @@ def digits_test() -> ImageDataset:
 
 @pytest.fixture(scope="session")
 def digits_bundle() -> Bundle:
-    return load_bundle(ZOO / "digits-midrun")
+    return load_bundle(ZOO / "digits-midrun", torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
 def cifar10_bundle() -> Bundle:
-    return load_bundle(ZOO / "cifar10-midrun")
+    return load_bundle(ZOO / "cifar10-midrun", torch.device("cpu"))

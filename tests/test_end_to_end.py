@@ -64,7 +64,7 @@ def test_results_of_another_bundle_are_not_put_on_the_card(
     result = tmp_path / "other.json"
     result.write_text(json.dumps({"kind": "baseline", "bundle": "0" * 64}))
     assert models(["measured", str(trained / "bundle"), str(result)]) == 2
-    assert "measured bundle 0000000000000000" in " ".join(capsys.readouterr().out.split())
+    assert "measured bundle 0000000000000000" in capsys.readouterr().err
 
 
 def test_evaluate_sample_and_purify_answer_with_the_bundle(
@@ -74,7 +74,7 @@ def test_evaluate_sample_and_purify_answer_with_the_bundle(
     assert models(["evaluate", bundle, "--images", "100", "--preset", "fast"]) == 0
     assert "/100)" in capsys.readouterr().out
     assert models(["evaluate", bundle, "--preset", "none"]) == 2
-    assert "unknown preset 'none'" in capsys.readouterr().out
+    assert "unknown preset 'none'" in capsys.readouterr().err
 
     grid = tmp_path / "grid.png"
     assert models(["sample", bundle, "--start", "data", "--steps", "10", "--count", "16", "--out", str(grid)]) == 0
@@ -87,4 +87,4 @@ def test_evaluate_sample_and_purify_answer_with_the_bundle(
     with Image.open(purified) as opened:
         assert (opened.size, opened.mode) == ((8, 8), "L")
     label = digits_test.class_names[digits_test.labels[0]]
-    assert f"{label} before, {label} after" in " ".join(capsys.readouterr().out.split())
+    assert f"{label} before, {label} after" in capsys.readouterr().out

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from models.langevin import seeded_noise
-from models.purifier import Preset, PurifiedClassifier, split_replicates
+from models.purifier import Preset, PurifiedClassifier
 
 Z_95 = 1.959963984540054
-CHAINS_PER_BATCH = 64  # the fastest size on CPU cores: larger batches leave the cache
 
 
 @dataclass(frozen=True)
@@ -65,17 +64,11 @@ def purified_logits(
     seed: int,
     advance: Callable[[int], None] = lambda image_steps: None,
 ) -> Tensor:
-    """Logits of every replicate, [R, B, K]; chains run in batches that stay in the cache.
+    """`defence.replicate_logits` with seeded noise, [R, B, K].
 
     Args:
         images: [B, C, H, W] in [-1, 1].
-        advance: told the number of image-steps after each batch, for a progress bar.
+        advance: told the number of image-steps after each step, for a progress bar.
     """
-    count, replicates = len(images), preset.replicates
     noise = seeded_noise(torch.Generator(images.device).manual_seed(seed))
-    logits = []
-    for rows in torch.arange(count * replicates).split(CHAINS_PER_BATCH):
-        purified = defence.purify(images[(rows % count).to(images.device)], preset, noise)
-        logits.append(defence.classify(purified))
-        advance(len(rows) * preset.num_steps)
-    return split_replicates(torch.cat(logits), replicates)
+    return defence.replicate_logits(images, preset, noise, lambda _, state, info: advance(len(state)))

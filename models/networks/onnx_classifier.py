@@ -37,11 +37,17 @@ class OnnxClassifier(nn.Module):
         if provider not in self.session.get_providers():
             raise NetworkError(f"ONNX Runtime fell back from {provider} to {self.session.get_providers()}")
         if len(self.session.get_inputs()) != 1 or len(self.session.get_outputs()) != 1:
-            raise NetworkError("an ONNX classifier must have one input and one output")
+            raise NetworkError("an ONNX classifier must have one input and one output, the logits")
+        batch = self.session.get_inputs()[0].shape[0]
+        if isinstance(batch, int) and batch != 1:
+            raise NetworkError(f"the ONNX classifier reads batches of exactly {batch}; export it with any batch size")
+        self.one_by_one = isinstance(batch, int)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
             raise NetworkError("an ONNX classifier has no gradients; use the bundle's torch classifier")
+        if self.one_by_one and len(x) > 1:
+            return torch.cat([self(image) for image in x.split(1)])
         name = self.session.get_inputs()[0].name
         pixels = np.ascontiguousarray(x.detach().float().cpu().numpy())
         try:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,20 +20,20 @@ from models.training.run import State, TrainingRun
 class ClassifierTraining(Frozen):
     """Optimisation and augmentation of a classifier; lengths in pixels, noise in [-1, 1] pixel units."""
 
-    epochs: int
-    batch_size: int = 256
-    learning_rate: float = 0.25
-    warmup_fraction: float = 0.2
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=0.25, gt=0)
+    warmup_fraction: float = Field(default=0.2, gt=0, lt=1)
+    momentum: float = Field(default=0.9, gt=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     flip: bool = True
-    crop_padding: int = 4
-    cutout: int = 8
+    crop_padding: int = Field(default=4, ge=0)
+    cutout: int = Field(default=8, ge=0)
     # Each image gets Gaussian noise of a standard deviation drawn from U(0, max_noise): purified images carry a
     # little Langevin noise, and the classifier should not mind it.
-    max_noise: float = 0.0
-    average_decay: float = 0.998
+    max_noise: float = Field(default=0.0, ge=0)
+    average_decay: float = Field(default=0.998, ge=0, lt=1)
     precision: Precision = "float32"
 
 

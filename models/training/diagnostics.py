@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.errors import DataError
 from models.pixels import to_uint8
 
 MAX_LAG = 15
@@ -37,8 +38,11 @@ def image_grid(images: Tensor, columns: int = 8, zoom: int = 2) -> Image.Image:
 
 
 def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
-    """Write `image_grid` of the images as PNG."""
-    image_grid(images, columns).save(path)
+    """Write `image_grid` of the images as PNG; raises DataError when the file can not be written."""
+    try:
+        image_grid(images, columns).save(path, format="PNG")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
 
 
 def correlation(a: Series, b: Series, max_lag: int = MAX_LAG) -> Series:

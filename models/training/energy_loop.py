@@ -8,10 +8,10 @@ chains of a few thousand steps to rest: the mid-run regime of EBM Life Cycle (ar
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.banks import PersistentBank
@@ -30,23 +30,33 @@ from models.training.warm_start import WarmStart, warm_start_loss
 class MidRun(Frozen):
     """Mid-run learning. Noise is in [-1, 1] pixel units; `learning_rates` are (first update, rate) pairs."""
 
-    updates: int
-    batch_size: int = 64
-    bank_size: int = Field(default=10_000, description="number of persistent chains")
+    updates: int = Field(ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    bank_size: int = Field(default=10_000, ge=1)
     rejuvenation_prob: float = Field(ge=0, le=1)
     data_noise: float = Field(ge=0)
-    learning_rates: tuple[tuple[int, float], ...]
-    average_decay: float = 0.999
+    learning_rates: tuple[tuple[int, Annotated[float, Field(gt=0)]], ...] = Field(min_length=1)
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
     flip: bool = False
-    log_every: int = 20
-    checkpoint_every: int = 200
+    log_every: int = Field(default=20, ge=1)
+    checkpoint_every: int = Field(default=200, ge=1)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "MidRun":
+        firsts = [first for first, _ in self.learning_rates]
+        if firsts[0] != 0 or firsts != sorted(set(firsts)):
+            raise ValueError(f"learning_rates must start at update 0 and ascend, got updates {firsts}")
+        if self.bank_size < self.batch_size:
+            raise ValueError(f"bank_size {self.bank_size} is less than batch_size {self.batch_size}")
+        return self
 
 
 @dataclass
 class EnergyTraining:
     """Everything that changes while an energy learns; what a checkpoint holds.
 
-    `update` counts warm-start updates first, then mid-run updates.
+    `update` counts warm-start updates first, then mid-run updates; `usual_norm` is the running mean of the warm
+    start's gradient norm.
     """
 
     network: nn.Module
@@ -56,6 +66,7 @@ class EnergyTraining:
     data_generator: torch.Generator
     chain_generator: torch.Generator
     update: int = 0
+    usual_norm: float = math.inf
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, so that it loads without unpickling code."""
@@ -67,6 +78,7 @@ class EnergyTraining:
             "bank": None if self.bank is None else self.bank.state_dict(),
             "data_generator": self.data_generator.get_state(),
             "chain_generator": self.chain_generator.get_state(),
+            "usual_norm": self.usual_norm,
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -80,6 +92,7 @@ class EnergyTraining:
             self.bank.load_state_dict(state["bank"])
         self.data_generator.set_state(state["data_generator"])
         self.chain_generator.set_state(state["chain_generator"])
+        self.usual_norm = state["usual_norm"]
         self.update = state["update"]
 
 
@@ -126,7 +139,6 @@ def _warm_start(
 ) -> None:
     batches = _positives(training, data, config.batch_size, mid_run.flip, 0.0, device)
     parameters = list(training.network.parameters())
-    usual_norm = math.inf
     recent: list[Tensor] = []
     with progress_bar("warm start", config.updates, training.update) as progress:
         while training.update < config.updates:
@@ -135,11 +147,7 @@ def _warm_start(
             loss = warm_start_loss(training.network, next(batches), sampler, config, training.chain_generator)
             training.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            # One bad batch can undo minutes of learning: no gradient longer than twice the usual one.
-            norm = float(nn.utils.clip_grad_norm_(parameters, 2 * usual_norm, error_if_nonfinite=False))
-            if not math.isfinite(norm):
-                raise TrainingDiverged(f"warm start: the gradient's norm is {norm} at update {training.update}")
-            usual_norm = norm if usual_norm == math.inf else 0.99 * usual_norm + 0.01 * min(norm, 2 * usual_norm)
+            _clip_unusual(training, parameters)
             training.optimizer.step()
             training.average.update(training.network)
             training.update += 1
@@ -150,6 +158,16 @@ def _warm_start(
                 recent.clear()
             if training.update % config.checkpoint_every == 0 or training.update == config.updates:
                 run.save(training.update, training.state_dict())
+
+
+def _clip_unusual(training: EnergyTraining, parameters: list[nn.Parameter]) -> None:
+    """No gradient longer than twice the usual one: a single bad batch can undo minutes of learning."""
+    norm = float(nn.utils.clip_grad_norm_(parameters, 2 * training.usual_norm))
+    if not math.isfinite(norm):
+        raise TrainingDiverged(f"warm start: the gradient's norm is {norm} at update {training.update}")
+    if math.isinf(training.usual_norm):
+        training.usual_norm = norm
+    training.usual_norm = 0.99 * training.usual_norm + 0.01 * min(norm, 2 * training.usual_norm)
 
 
 def _begin_mid_run(training: EnergyTraining, data: ImageDataset, config: MidRun, device: torch.device) -> None:

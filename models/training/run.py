@@ -7,8 +7,8 @@ runs/NAME/
   tensorboard/      the same numbers for TensorBoard
 """
 
+import io
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,18 +19,16 @@ import torch
 from models.config import Frozen
 from models.console import console
 from models.errors import CheckpointError
+from models.files import replace_file
 
 State = dict[str, Any]
 
 
-def save_atomically(path: Path, state: State) -> None:
-    """Write beside `path`, flush to disk, then rename: a reader sees the old file or the new one, never half."""
-    scratch = path.with_suffix(".partial")
-    with scratch.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)
+def save_checkpoint(path: Path, state: State) -> None:
+    """Write a training state whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    replace_file(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> State:
@@ -49,7 +47,10 @@ def load_checkpoint(path: Path) -> State:
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Every line that the run in `folder` logged, oldest first; none when it logged nothing."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    if lines and not lines[-1].endswith("}"):  # a killed run may leave half a line
+        lines.pop()
+    return [json.loads(line) for line in lines]
 
 
 class TrainingRun:
@@ -105,7 +106,8 @@ class TrainingRun:
             "update": update,
             "cpu_seconds": self.cpu_seconds,
         }
-        save_atomically(self.checkpoint, {**state, **own})
+        self._writer.flush()
+        save_checkpoint(self.checkpoint, {**state, **own})
 
     def log(self, update: int, values: Mapping[str, float], echo: bool = True) -> None:
         """Append to metrics.jsonl and TensorBoard, and print one line when `echo`."""
@@ -116,7 +118,12 @@ class TrainingRun:
             self._writer.add_scalar(key, value, update)
         if echo:
             shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
-            console.print(f"[dim]{update:>7}[/]  {shown}", highlight=False)
+            console.print(f"{update:>7}  {shown}")
+
+    def close(self) -> None:
+        """Write out what TensorBoard's writer still holds."""
+        if self._writer is not None:
+            self._writer.close()
 
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, oldest first."""
@@ -128,7 +135,7 @@ class TrainingRun:
 
         kept = [line for line in self.metrics() if line["update"] <= update]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        (self.folder / "metrics.jsonl").write_text(text)
+        replace_file(self.folder / "metrics.jsonl", text.encode())
         self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=update + 1)
 
 

@@ -8,6 +8,7 @@ and denoising autoencoders"), starts there. It is one energy for all noise level
 import math
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.config import Frozen
@@ -17,14 +18,20 @@ from models.langevin import LangevinConfig
 class WarmStart(Frozen):
     """Denoising score matching; `min_noise` and `max_noise` are standard deviations in [-1, 1] pixel units."""
 
-    updates: int
-    batch_size: int = 64
-    learning_rate: float = 5e-4
-    min_noise: float = 0.03
-    max_noise: float = 0.3
-    average_decay: float = 0.999
-    log_every: int = 100
-    checkpoint_every: int = 1000
+    updates: int = Field(ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    min_noise: float = Field(default=0.03, gt=0)
+    max_noise: float = Field(default=0.3, gt=0)
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+    log_every: int = Field(default=100, ge=1)
+    checkpoint_every: int = Field(default=1000, ge=1)
+
+    @model_validator(mode="after")
+    def _noise_ascends(self) -> "WarmStart":
+        if self.max_noise <= self.min_noise:
+            raise ValueError(f"max_noise {self.max_noise} must be above min_noise {self.min_noise}")
+        return self
 
 
 def warm_start_loss(

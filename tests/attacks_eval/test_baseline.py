@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from attacks_eval.__main__ import main
+from attacks_eval.baseline import attack_bare_classifier
+from attacks_eval.pgd import PGDConfig
+from attacks_eval.threat_model import ThreatModel
 from attacks_eval.trade_off import logits_along_chains
 from models.bundle import Bundle
 from models.data import ImageDataset
 from models.evaluation.accuracy import purified_logits
-from models.pixels import from_uint8
+from models.pixels import from_uint8, to_uint8
 from models.purifier import Preset
 from tests.conftest import ZOO
 
@@ -36,26 +39,37 @@ def test_finished_presets_are_kept_and_another_question_is_refused(
 ) -> None:
     out = tmp_path / "baseline.json"
     command = ["baseline", *DIGITS, "--images", "20", "--attack-steps", "2", "--out", str(out)]
-    assert main([*command, "--preset", "fast"]) == 0
-    first = json.loads(out.read_text())["presets"]["fast"]
-    assert main([*command, "--preset", "fast", "--preset", "balanced"]) == 0
-    both = json.loads(out.read_text())["presets"]
-    assert list(both) == ["fast", "balanced"]
-    assert both["fast"] == first
+    command += ["--preset", "fast", "--preset", "balanced"]
+    assert main(command) == 0
+    whole = json.loads(out.read_text())
+    # As a run that was interrupted in its second preset leaves it.
+    out.write_text(json.dumps(whole | {"presets": {"fast": whole["presets"]["fast"]}}))
+    assert main(command) == 0
+    resumed = json.loads(out.read_text())
+    assert resumed["presets"]["fast"] == whole["presets"]["fast"]
+    assert resumed["presets"]["balanced"]["transfer"] == whole["presets"]["balanced"]["transfer"]
     assert main([*command, "--seed", "1"]) == 2
-    assert "another seed" in capsys.readouterr().out
-    assert json.loads(out.read_text())["presets"] == both
+    assert "another seed" in capsys.readouterr().err
+    assert json.loads(out.read_text()) == resumed
+    out.write_text("{")
+    assert main(command) == 2
+    assert "is not a result file" in capsys.readouterr().err
 
 
 def test_bad_questions_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "x.json")]
     for arguments, message in (
-        (["--images", "301"], "between 1 and 300"),
+        (["--images", "301"], "asked for 301 images from number 0; digits has 300"),
+        (["--images", "10", "--first", "295"], "asked for 10 images from number 295"),
+        (
+            ["--images", "10", "--data", "cifar10"],
+            "cifar10 has images of shape (3, 32, 32) in 10 classes; digits",
+        ),
         (["--images", "10", "--preset", "best"], "unknown preset 'best'; digits-midrun has fast, balanced, strong"),
         (["--images", "10", "--budget", "-1"], "budget: Input should be greater than or equal to 0, got -1.0"),
     ):
         assert main(["baseline", *DIGITS, *arguments, *out]) == 2
-        assert message in " ".join(capsys.readouterr().out.split())
+        assert message in capsys.readouterr().err
 
 
 def test_states_along_a_chain_are_those_of_shorter_chains(digits_bundle: Bundle, digits_test: ImageDataset) -> None:
@@ -78,3 +92,23 @@ def test_trade_off_writes_a_row_for_each_point_of_the_grid(tmp_path: Path) -> No
     assert [row["image_steps"] for row in rows[:4]] == [2, 4, 4, 8]
     assert main(command) == 0
     assert json.loads(out.read_text())["rows"] == rows
+    assert main([*command, "--steps", "8"]) == 2, "another grid must not be answered with the old rows"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--images", "0"), ("--images", "-290"), ("--steps", "0"), ("--step-size", "-1")]
+)
+def test_numbers_that_make_no_sense_are_refused_by_option(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["trade-off", *DIGITS, option, value])
+    assert f"argument {option}: expected a" in capsys.readouterr().err
+
+
+def test_a_fractional_budget_is_not_exceeded_by_rounding(digits_bundle: Bundle, digits_test: ImageDataset) -> None:
+    images = from_uint8(digits_test.images[:50])
+    threat, config = ThreatModel(budget=2.7), PGDConfig(steps=5, attack_step=1)
+    attacked = attack_bare_classifier(digits_bundle.defence, images, digits_test.labels[:50], threat, config, 0)
+    moved = (to_uint8(attacked).int() - digits_test.images[:50].int()).abs()
+    assert moved.max() == 2

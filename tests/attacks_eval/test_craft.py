@@ -34,7 +34,7 @@ def test_an_unknown_label_is_answered_with_the_known_ones(
     digit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["craft", str(digit), "-o", str(tmp_path / "x.png"), "--label", "cat", *BUNDLE]) == 2
-    assert "unknown label 'cat'; the bundle knows 0, 1, 2" in " ".join(capsys.readouterr().out.split())
+    assert "unknown label 'cat'; the bundle knows 0, 1, 2" in capsys.readouterr().err
 
 
 def test_an_image_of_another_size_is_refused_with_both_sizes(
@@ -43,4 +43,4 @@ def test_an_image_of_another_size_is_refused_with_both_sizes(
     path = tmp_path / "wide.png"
     write_png(path, torch.zeros(1, 8, 9, dtype=torch.uint8))
     assert main(["craft", str(path), "-o", str(tmp_path / "x.png"), *BUNDLE]) == 2
-    assert "is 9x8 pixels, the bundle reads 8x8" in " ".join(capsys.readouterr().out.split())
+    assert "is 9x8 pixels, the bundle reads 8x8" in capsys.readouterr().err

@@ -17,6 +17,8 @@ from models.errors import BundleError, NetworkError
 from models.pixels import from_uint8
 from tests.conftest import ZOO
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
@@ -40,13 +42,13 @@ def test_one_changed_byte_is_refused(copy: Path) -> None:
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"energy.safetensors has SHA-256 .* the manifest expects"):
-        load_bundle(copy)
+        load_bundle(copy, CPU)
 
 
 def test_a_missing_file_is_named(copy: Path) -> None:
     (copy / "classifier.onnx").unlink()
     with pytest.raises(BundleError, match=r"classifier.onnx is missing"):
-        load_bundle(copy)
+        load_bundle(copy, CPU)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,11 @@ def test_a_missing_file_is_named(copy: Path) -> None:
         (lambda m: m["energy"]["arguments"].update(width=16), "has shape .* expected"),
         (lambda m: m["class_names"].pop(), "expected one energy and 9 logits"),
         (lambda m: m["image"].update(height=16), r"got shapes \[5\]"),
+        (
+            lambda m: m["classifier"]["normalisation"].update(mean=[0.1] * 3, std=[0.2] * 3),
+            "has 3 channels",
+        ),
+        (lambda m: m["classifier"]["normalisation"].update(std=[0.0]), "std.*greater than 0"),
         (lambda m: m.pop("presets"), "presets: Field required"),
         (lambda m: m.update(default_preset="best"), "'best' is not one of"),
         (lambda m: m["presets"]["fast"].update(step_size=-1), r"presets.fast.step_size: .*greater than 0"),
@@ -68,7 +75,7 @@ def test_a_missing_file_is_named(copy: Path) -> None:
 def test_a_wrong_manifest_names_its_fault(copy: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
     edit(copy, change)
     with pytest.raises(BundleError, match=f"(?s){message}"):
-        load_bundle(copy)
+        load_bundle(copy, CPU)
 
 
 def test_a_missing_weight_is_named(copy: Path) -> None:
@@ -77,24 +84,24 @@ def test_a_missing_weight_is_named(copy: Path) -> None:
     save_file(weights, copy / "energy.safetensors")
     reseal(copy, "energy.safetensors")
     with pytest.raises(BundleError, match=r"energy.safetensors does not fit LightEnergy: missing layers.0.bias"):
-        load_bundle(copy)
+        load_bundle(copy, CPU)
 
 
 def test_a_pickle_in_place_of_weights_is_never_opened(copy: Path) -> None:
     torch.save({"layers.0.bias": torch.zeros(1)}, copy / "energy.safetensors")
     reseal(copy, "energy.safetensors")
     with pytest.raises(BundleError, match="not a safetensors file"):
-        load_bundle(copy)
+        load_bundle(copy, CPU)
 
 
 def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no manifest.json"):
-        load_bundle(tmp_path)
+        load_bundle(tmp_path, CPU)
 
 
 def test_the_digest_names_what_is_served_not_what_was_measured(copy: Path) -> None:
     digest = read_manifest(copy).digest
-    edit(copy, lambda m: m.update(measured={"anything": {}}))
+    edit(copy, lambda m: m.update(measured={"anything": {}}, name="another", training=None))
     assert read_manifest(copy).digest == digest
     edit(copy, lambda m: m["presets"]["fast"].update(num_steps=21))
     assert read_manifest(copy).digest != digest
@@ -105,7 +112,7 @@ def test_torch_and_onnx_agree_on_real_images(name: str, request: pytest.FixtureR
     bundle: Bundle = request.getfixturevalue(f"{name}_bundle")
     data: ImageDataset = request.getfixturevalue(f"{name}_test")
     images = from_uint8(data.images[:64])
-    exported = load_bundle(bundle.folder, runtime="onnx")
+    exported = load_bundle(bundle.folder, CPU, runtime="onnx")
     assert type(exported.defence.classifier).__name__ == "OnnxClassifier"
     difference = (bundle.defence.classify(images) - exported.defence.classify(images)).abs().max()
     assert difference < 1e-4
@@ -117,7 +124,8 @@ def test_a_classifier_brought_as_onnx_is_served_with_its_own_size_and_labels(
     tmp_path: Path, digits_bundle: Bundle, digits_test: ImageDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
-    recipe = digits_bundle.manifest.training["energy"]["recipe"]
+    assert digits_bundle.manifest.training is not None
+    recipe = digits_bundle.manifest.training.energy.recipe
     torch.save(
         {
             "recipe": json.dumps(recipe),
@@ -137,9 +145,9 @@ def test_a_classifier_brought_as_onnx_is_served_with_its_own_size_and_labels(
     out = tmp_path / "bundle"
     command = ["export", str(checkpoint), "--classifier", str(graph), "--out", str(out)]
     assert main(command) == 2
-    assert "--classifier-config" in capsys.readouterr().out
+    assert "--classifier-config" in capsys.readouterr().err
     assert main([*command, "--classifier-config", str(description)]) == 0
-    bundle = load_bundle(out)
+    bundle = load_bundle(out, CPU)
     assert bundle.manifest.class_names == tuple(labels)
     assert not (out / "classifier.safetensors").exists()
     images = from_uint8(digits_test.images[:50])

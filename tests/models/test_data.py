@@ -2,7 +2,10 @@
 
 import gzip
 import hashlib
+import http.client
+import json
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,14 @@ def test_a_partial_download_never_reaches_the_cache(cache: Path) -> None:
     assert hashlib.sha1(CONTENT).hexdigest() in str(caught.value)
     assert "npm is not installed" in str(caught.value)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [http.client.IncompleteRead(b""), EOFError("truncated"), zlib.error("bad"), json.JSONDecodeError("x", "", 0)],
+)
+def test_a_source_that_breaks_off_does_not_stop_the_next(cache: Path, broken: Exception) -> None:
+    assert (locate(source(broken, CONTENT)) / "data.bin").read_bytes() == CONTENT
 
 
 def test_a_corrupted_cache_is_named_not_used(cache: Path) -> None:

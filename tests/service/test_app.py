@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from models.bundle import Bundle
+from models.image_files import encode_png
 from service import routes
 from service.app import create_app
-from service.decoding import encode_png
 from service.engine import Engine
 from service.settings import Settings
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageFile, PngImagePlugin
 
 from models.bundle import ImageShape
-from service.decoding import decode_image, encode_png, make_strict, sniff_format
+from models.image_files import encode_png
+from service.decoding import decode_image, make_strict, sniff_format
 from service.errors import DecodingError, FormatError, RequestError, TooManyPixelsError
 
 Save = Callable[..., bytes]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from models.bundle import Bundle
-from models.purifier import Preset
-from service.engine import CHAINS_PER_BATCH, Engine, Params
+from models.purifier import CHAINS_PER_BATCH, Preset
+from service.engine import Engine, Params
 from service.errors import ChainDivergedError, EngineError, OverloadedError, UnavailableError
 
 LIGHT = torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)

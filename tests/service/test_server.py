@@ -17,7 +17,7 @@ from PIL import Image
 
 from models.bundle import read_manifest
 from models.data import load_dataset
-from service.decoding import encode_png
+from models.image_files import encode_png
 
 DIGITS = Path(__file__).parents[2] / "models" / "zoo" / "digits-midrun"
 TEST_SET = load_dataset("digits", "test")

@@ -26,7 +26,14 @@ def test_defaults() -> None:
 
 
 def test_flags_win_over_variables_over_defaults() -> None:
-    environ = {"LIMPID_PORT": "1", "LIMPID_MAX_BODY_BYTES": "2MiB", "LIMPID_CACHE": "elsewhere", "HOME": "/"}
+    environ = {
+        "LIMPID_PORT": "1",
+        "LIMPID_MAX_BODY_BYTES": "2MiB",
+        "LIMPID_CACHE": "elsewhere",
+        "LIMPID_SERVICE_HOST": "10.0.0.1",  # Kubernetes makes such for a Service named limpid
+        "LIMPID_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "HOME": "/",
+    }
     settings = load_settings(["--port", "2", "--runtime", "onnx"], environ)
     assert (settings.port, settings.max_body_bytes, settings.runtime) == (2, 2 * 2**20, "onnx")
     assert settings.max_steps == Settings().max_steps
