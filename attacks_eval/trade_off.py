@@ -47,7 +47,7 @@ def run_trade_off(
     images, labels = taken.images, taken.labels
     question = {
         "kind": "trade_off",
-        "bundle": bundle.digest,
+        "weights": bundle.manifest.weights_digest,
         "data": taken.name,
         "first": taken.first,
         "images": len(images),

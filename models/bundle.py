@@ -11,6 +11,7 @@ Nothing in it can run code: weights are safetensors, and architectures are names
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,9 +125,20 @@ class Manifest(Frozen):
 
         Values at their defaults are left out, so that a new setting does not rename old bundles.
         """
-        exclude = {"name", "description", "training", "measured"}
-        content = self.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
+        return self._digest_without("name", "description", "training", "measured")
+
+    @property
+    def weights_digest(self) -> str:
+        """The same without presets, for measurements that presets are chosen from."""
+        return self._digest_without("name", "description", "training", "measured", "presets", "default_preset")
+
+    def _digest_without(self, *keys: str) -> str:
+        content = self.model_dump(mode="json", exclude=set(keys), exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def answers(self, result: Mapping[str, Any]) -> bool:
+        """Whether a result of `attacks_eval` was measured on this bundle, or on its weights."""
+        return result.get("bundle") == self.digest or result.get("weights") == self.weights_digest
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The model card: a bundle's manifest for people."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from models.bundle import Manifest
@@ -83,12 +84,28 @@ def _trade_off(measured: dict[str, Any]) -> str:
             _percent(row["transfer"]),
             f"{row['image_steps']:,}",
         ]
-        for row in measured["rows"]
+        for row in undominated(measured["rows"])
     ]
     header = ["steps", "step size", "temperature", "replicates", "clean", "transfer", "image-steps an image"]
     first, count = measured["first"], measured["images"]
     source = f"Test images {first:,} to {first + count - 1:,}, PGD transfer as above, {measured['precision']}"
-    return f"{source}.\n\n{_table(header, rows)}\n\nRemade by `{measured['command']}`."
+    shown = f"Of {len(measured['rows'])} settings, those that no other beats in clean, transfer and cost at once"
+    return f"{source}. {shown}.\n\n{_table(header, rows)}\n\nRemade by `{measured['command']}`."
+
+
+def undominated(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The Pareto front of cost (image-steps), clean and transfer accuracy, cheapest first."""
+
+    def merits(row: dict[str, Any]) -> tuple[float, float, float]:
+        return -row["image_steps"], row["clean"]["accuracy"], row["transfer"]["accuracy"]
+
+    def beaten(row: dict[str, Any]) -> bool:
+        mine = merits(row)
+        return any(
+            theirs != mine and all(a >= b for a, b in zip(theirs, mine, strict=True)) for theirs in map(merits, rows)
+        )
+
+    return sorted((row for row in rows if not beaten(row)), key=lambda row: float(row["image_steps"]))
 
 
 def _training(manifest: Manifest) -> str:

@@ -103,8 +103,12 @@ def test_the_digest_names_what_is_served_not_what_was_measured(copy: Path) -> No
     digest = read_manifest(copy).digest
     edit(copy, lambda m: m.update(measured={"anything": {}}, name="another", training=None))
     assert read_manifest(copy).digest == digest
+    weights = read_manifest(copy).weights_digest
     edit(copy, lambda m: m["presets"]["fast"].update(num_steps=21))
     assert read_manifest(copy).digest != digest
+    assert read_manifest(copy).weights_digest == weights
+    edit(copy, lambda m: m["files"].update({"energy.safetensors": "0" * 64}))
+    assert read_manifest(copy).weights_digest != weights
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10"])
