@@ -60,30 +60,35 @@ def run_baseline(
     out: Path,
     command: str,
 ) -> dict[str, Any]:
-    """Measure each preset and write `out` after it, so that an interrupted run resumes."""
+    """Measure each preset and write `out` after it.
+
+    A preset that `out` already holds, with the same values on the same weights, is not measured again: an interrupted
+    run resumes, and a bundle with one new preset costs one measurement.
+    """
     chosen = {name: bundle.manifest.preset(name) for name in presets}
     question = {
         "kind": "baseline",
-        "bundle": bundle.digest,
+        "weights": bundle.manifest.weights_digest,
         "data": taken.name,
         "first": taken.first,
         "images": len(taken.images),
         "seed": seed,
         "threat": {**threat.model_dump(), **config.model_dump()},
-        "asked": list(chosen),
     }
-    result = read_result(out, question, command)
+    result = read_result(out, question, command) | {"bundle": bundle.digest}
     attacked = attack_bare_classifier(bundle.defence, taken.images, taken.labels, threat, config, seed)
     result["bare"] = {
         "clean": accuracy(bare_logits(bundle.defence, taken.images), taken.labels).as_json(),
         "attacked": accuracy(bare_logits(bundle.defence, attacked), taken.labels).as_json(),
     }
-    measured = result.setdefault("presets", {})
+    earlier, measured = result.get("presets", {}), {}
+    result["presets"] = measured
     for name, preset in chosen.items():
-        if name not in measured:
-            measured[name] = _measure_preset(bundle.defence, name, preset, taken, attacked, seed)
-            write_result(out, result)
-    write_result(out, result)
+        row = earlier.get(name)
+        if row is None or row["preset"] != preset.model_dump():
+            row = _measure_preset(bundle.defence, name, preset, taken, attacked, seed)
+        measured[name] = row
+        write_result(out, result)
     return result
 
 

@@ -27,7 +27,7 @@ def read_result(path: Path, question: dict[str, Any], command: str) -> dict[str,
         raise ResultError(
             f"{path} holds a result with another {', '.join(different)}; delete it, or choose another --out"
         )
-    return result
+    return result | {"command": command}
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:

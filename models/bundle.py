@@ -137,8 +137,12 @@ class Manifest(Frozen):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def answers(self, result: Mapping[str, Any]) -> bool:
-        """Whether a result of `attacks_eval` was measured on this bundle, or on its weights."""
-        return result.get("bundle") == self.digest or result.get("weights") == self.weights_digest
+        """Whether a result of `attacks_eval` was measured on these weights, and its presets are this bundle's."""
+        rows = result.get("presets", {})
+        same = all(
+            name in self.presets and row["preset"] == self.presets[name].model_dump() for name, row in rows.items()
+        )
+        return same and result.get("weights") == self.weights_digest
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,11 @@ def test_the_trained_defence_undoes_a_transfer_attack(trained: Path) -> None:
     assert models(["measured", str(trained / "bundle"), str(out)]) == 0
     card = (trained / "bundle" / "MODEL_CARD.md").read_text()
     assert f"{100 * row['transfer']['accuracy']:.1f} %" in card
-    assert read_manifest(trained / "bundle").digest == result["bundle"]
+    manifest = read_manifest(trained / "bundle")
+    assert manifest.digest == result["bundle"]
+    assert manifest.answers(result)
+    other = manifest.presets["fast"]
+    assert not manifest.model_copy(update={"presets": manifest.presets | {"balanced": other}}).answers(result)
 
 
 def test_results_of_another_bundle_are_not_put_on_the_card(
