@@ -81,14 +81,14 @@ def run_baseline(
         "clean": accuracy(bare_logits(bundle.defence, taken.images), taken.labels).as_json(),
         "attacked": accuracy(bare_logits(bundle.defence, attacked), taken.labels).as_json(),
     }
-    earlier, measured = result.get("presets", {}), {}
-    result["presets"] = measured
+    earlier = result.get("presets", {})
+    rows = {name: row for name, row in earlier.items() if name in chosen and row["preset"] == chosen[name].model_dump()}
     for name, preset in chosen.items():
-        row = earlier.get(name)
-        if row is None or row["preset"] != preset.model_dump():
-            row = _measure_preset(bundle.defence, name, preset, taken, attacked, seed)
-        measured[name] = row
-        write_result(out, result)
+        if name not in rows:
+            rows[name] = _measure_preset(bundle.defence, name, preset, taken, attacked, seed)
+            write_result(out, result | {"presets": rows})
+    result["presets"] = {name: rows[name] for name in chosen}
+    write_result(out, result)
     return result
 
 

@@ -138,7 +138,7 @@ class Manifest(Frozen):
 
     def answers(self, result: Mapping[str, Any]) -> bool:
         """Whether a result of `attacks_eval` was measured on these weights, and its presets are this bundle's."""
-        rows = result.get("presets", {})
+        rows: dict[str, Any] = result.get("presets", {})
         same = all(
             name in self.presets and row["preset"] == self.presets[name].model_dump() for name, row in rows.items()
         )
