@@ -77,7 +77,7 @@ def test_evaluate_sample_and_purify_answer_with_the_bundle(
     bundle = str(trained / "bundle")
     assert models(["evaluate", bundle, "--images", "100", "--preset", "fast"]) == 0
     assert "/100)" in capsys.readouterr().out
-    assert models(["evaluate", bundle, "--preset", "none"]) == 2
+    assert models(["evaluate", bundle, "--images", "10", "--preset", "none"]) == 2
     assert "unknown preset 'none'" in capsys.readouterr().err
 
     grid = tmp_path / "grid.png"
