@@ -195,7 +195,20 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, ...]) -> bytes:
             output_names=["logits"],
             dynamic_shapes=({0: batch},),
         )
-        return path.read_bytes()
+        return strip_traces(path.read_bytes())
+
+
+def strip_traces(graph: bytes) -> bytes:
+    """The graph without the exporter's notes on it, which hold stack traces and so file paths of this machine."""
+    import onnx  # of the `train` extra
+
+    model = onnx.load_from_string(graph)
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+    stripped: bytes = model.SerializeToString()
+    return stripped
 
 
 def _checkpoint(path: Path, kind: str) -> tuple[State, dict[str, Any]]:

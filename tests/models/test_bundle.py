@@ -94,6 +94,13 @@ def test_a_pickle_in_place_of_weights_is_never_opened(copy: Path) -> None:
         load_bundle(copy, CPU)
 
 
+@pytest.mark.parametrize("name", ["digits-midrun", "cifar10-midrun"])
+def test_the_graph_holds_no_file_paths(name: str) -> None:
+    graph = (ZOO / name / "classifier.onnx").read_bytes()
+    assert b".py" not in graph
+    assert b"stack_trace" not in graph
+
+
 def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no manifest.json"):
         load_bundle(tmp_path, CPU)
