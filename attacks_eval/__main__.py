@@ -1,4 +1,4 @@
-"""python -m attacks_eval baseline | trade-off | craft"""
+"""python -m attacks_eval run | report | compare | baseline | trade-off | craft (also installed as limpid-attack)"""
 
 import argparse
 import itertools
@@ -11,8 +11,9 @@ from typing import Any
 from rich.table import Table
 
 from attacks_eval.baseline import run_baseline
+from attacks_eval.commands import add_commands
 from attacks_eval.craft import craft
-from attacks_eval.pgd import PGDConfig
+from attacks_eval.pgd import PGD
 from attacks_eval.threat_model import ThreatModel
 from attacks_eval.trade_off import run_trade_off
 from models.bundle import Bundle, load_bundle
@@ -82,13 +83,13 @@ def craft_image(options: argparse.Namespace) -> None:
     console.print(f"{options.output}: the bare classifier said {made.before}, now says {made.after}")
 
 
-def _attack(options: argparse.Namespace) -> tuple[ThreatModel, PGDConfig]:
+def _attack(options: argparse.Namespace) -> tuple[ThreatModel, PGD]:
     threat = validate(ThreatModel, {"budget": options.budget}, "--budget")
-    config = validate(PGDConfig, {"steps": options.attack_steps, "attack_step": options.attack_step}, "attack")
+    config = validate(PGD, {"steps": options.attack_steps, "attack_step": options.attack_step}, "attack")
     return threat, config
 
 
-def _common(options: argparse.Namespace, file: str) -> tuple[Bundle, LabelledImages, ThreatModel, PGDConfig, Path]:
+def _common(options: argparse.Namespace, file: str) -> tuple[Bundle, LabelledImages, ThreatModel, PGD, Path]:
     bundle = load_bundle(options.bundle, resolve_device(options.device))
     device = next(bundle.defence.parameters()).device
     taken = take_images(bundle.manifest, options.data, options.folder, options.first, options.images, device)
@@ -104,6 +105,8 @@ def _show(value: dict[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m attacks_eval", description="Find out what a defence is worth.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_commands(commands)
+
     p = commands.add_parser("baseline", help=baseline.__doc__, description=baseline.__doc__)
     p.set_defaults(run=baseline)
     _shared(p, first=0, images=1000)

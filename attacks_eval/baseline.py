@@ -4,7 +4,6 @@ PGD attacks the bare classifier; the very same images then go through the defenc
 weakest of attacks on a purifier, so these numbers are an upper bound on what a knowing attacker would leave.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -14,40 +13,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks_eval.pgd import PGDConfig, pgd
+from attacks_eval.defence import Defence
+from attacks_eval.pgd import PGD
+from attacks_eval.protocol import Task, craft
 from attacks_eval.results import read_result, write_result
+from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
 from models.console import console, progress_bar
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.evaluation.sample import LabelledImages
 from models.files import commit
-from models.pixels import from_uint8, from_unit, to_uint8, to_unit
+from models.pixels import from_uint8, to_unit
 from models.purifier import Preset, PurifiedClassifier, agreement
-
-ATTACK_BATCH = 250
 
 
 def attack_bare_classifier(
-    defence: PurifiedClassifier, images: Tensor, labels: Tensor, threat: ThreatModel, config: PGDConfig, seed: int
+    defence: PurifiedClassifier, images: Tensor, labels: Tensor, threat: ThreatModel, config: PGD, seed: int
 ) -> Tensor:
     """PGD images [B, C, H, W] in [-1, 1], rounded to the 256 levels that a file can hold, still inside the budget."""
-    generator = torch.Generator(images.device).manual_seed(seed)
-    attacked = []
-    with progress_bar(f"PGD-{config.steps} on the bare classifier", len(images)) as progress:
-        for clean, label in zip(images.split(ATTACK_BATCH), labels.split(ATTACK_BATCH), strict=True):
-            unit = to_unit(clean).clamp(0.0, 1.0)
-            adversarial = pgd(lambda x: defence.classify(from_unit(x)), unit, label, threat, config, generator)
-            attacked.append(_round_inside(from_unit(adversarial), clean, threat))
-            progress.advance(progress.task_ids[0], len(clean))
-    return torch.cat(attacked)
-
-
-def _round_inside(adversarial: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
-    """To whole levels at most floor(budget) from the clean ones: plain rounding can leave a fractional budget."""
-    limit, centre = math.floor(threat.budget), to_uint8(clean).int()
-    levels = to_uint8(adversarial).int().clamp(centre - limit, centre + limit)
-    return from_uint8(levels.to(torch.uint8))
+    unit = to_unit(images).clamp(0.0, 1.0)
+    tasks = [Task(row, image, int(label)) for row, (image, label) in enumerate(zip(unit, labels, strict=True))]
+    with progress_bar(f"PGD-{config.steps} on the bare classifier", len(tasks) * config.queries) as progress:
+        advance = partial(progress.advance, progress.task_ids[0])
+        made = craft(Defence.of(defence).bare(), config, tasks, threat, Stream((seed, "bare")), advance)
+    return from_uint8(threat.round_inside(torch.stack([image for _, image in made]), unit))
 
 
 def run_baseline(
@@ -55,7 +45,7 @@ def run_baseline(
     taken: LabelledImages,
     presets: Sequence[str],
     threat: ThreatModel,
-    config: PGDConfig,
+    config: PGD,
     seed: int,
     out: Path,
     command: str,
@@ -73,7 +63,7 @@ def run_baseline(
         "first": taken.first,
         "images": len(taken.images),
         "seed": seed,
-        "threat": {**threat.model_dump(), **config.model_dump()},
+        "threat": {**threat.model_dump(), **config.model_dump(include={"steps", "attack_step", "random_start"})},
     }
     result = read_result(out, question, command) | {"bundle": bundle.digest}
     attacked = attack_bare_classifier(bundle.defence, taken.images, taken.labels, threat, config, seed)

@@ -7,7 +7,7 @@ import torch
 
 from attacks_eval.baseline import attack_bare_classifier
 from attacks_eval.errors import QuestionError
-from attacks_eval.pgd import PGDConfig
+from attacks_eval.pgd import PGD
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
 from models.image_files import read_image, write_png
@@ -23,7 +23,7 @@ class Crafted:
 
 
 def craft(
-    bundle: Bundle, image: Path, label: str | None, threat: ThreatModel, config: PGDConfig, seed: int, output: Path
+    bundle: Bundle, image: Path, label: str | None, threat: ThreatModel, config: PGD, seed: int, output: Path
 ) -> Crafted:
     """Attack the bare classifier with PGD and write the result as PNG.
 

@@ -3,6 +3,7 @@
 LimpidError
 └── AttackError
     ├── QuestionError   an attack or an evaluation that makes no sense as asked
+    ├── GradientError   a purifier whose gradients cannot be trusted
     └── ResultError     a result file that is damaged, or answers another question
 """
 
@@ -15,6 +16,10 @@ class AttackError(LimpidError):
 
 class QuestionError(AttackError):
     """The attack or the evaluation makes no sense as asked."""
+
+
+class GradientError(AttackError):
+    """A purifier drops its gradients, or a replayed chain is not the one that was run."""
 
 
 class ResultError(AttackError):

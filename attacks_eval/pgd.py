@@ -1,51 +1,44 @@
 """Projected gradient descent (Madry et al. 2018, arXiv 1706.06083)."""
 
-from collections.abc import Callable
-
-import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
-from attacks_eval.threat_model import ThreatModel, check_unit_range
+from attacks_eval.attack import Search, finite_gradient
+from attacks_eval.gradients import BPDA, GradMode
+from attacks_eval.losses import LossName
+from attacks_eval.streams import Stream
+from attacks_eval.threat_model import ThreatModel
 from models.config import Frozen
 from models.pixels import budget_to_unit
 
 
-class PGDConfig(Frozen):
-    """`attack_step` in 1/255 units."""
+class PGD(Frozen):
+    """x <- project(x + step * ascent(gradient)), from `restarts` random points of the ball; `attack_step` in 1/255 units.
+
+    With grad bpda and eot > 1 this is BPDA+EOT (Athalye et al. 2018; Hill et al., arXiv 2005.13525).
+    """
 
     steps: int = Field(default=20, ge=0)
     attack_step: float = Field(default=2.0, gt=0)
+    restarts: int = Field(default=1, ge=1)
     random_start: bool = True
+    loss: LossName = "ce"
+    grad: GradMode = BPDA
+    eot: int = Field(default=1, ge=1)
 
+    @property
+    def queries(self) -> int:
+        """Questions of one search: each iterate, the last one too."""
+        return self.restarts * (self.steps + 1)
 
-def pgd(
-    classify: Callable[[Tensor], Tensor],
-    images: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    config: PGDConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """Ascend the cross-entropy by signed gradients: x <- project(x + step * sign(grad)); returns the last iterate.
-
-    Args:
-        classify: [0, 1] images [B, C, H, W] -> logits [B, K], differentiable.
-        generator: of the random start, uniform in the ball; on the images' device.
-
-    Raises:
-        ValueError: images outside [0, 1].
-    """
-    check_unit_range(images)
-    step = budget_to_unit(config.attack_step)
-    adversarial = images
-    if config.random_start:
-        noise = torch.rand(images.shape, generator=generator, device=images.device) * 2.0 - 1.0
-        adversarial = threat.project(images + threat.radius * noise, images)
-    for _ in range(config.steps):
-        adversarial = adversarial.detach().requires_grad_(True)
-        loss = functional.cross_entropy(classify(adversarial), labels, reduction="sum")
-        (grad,) = torch.autograd.grad(loss, adversarial)
-        adversarial = threat.project(adversarial.detach() + step * grad.sign(), images)
-    return adversarial.detach()
+    def search(self, image: Tensor, label: int, threat: ThreatModel, stream: Stream) -> Search:
+        """Yield every iterate of every restart."""
+        step = budget_to_unit(self.attack_step)
+        for restart in range(self.restarts):
+            x = image
+            if self.random_start:
+                x = threat.random_start(image, stream.child("start", restart).uniform(image.shape).to(image))
+            for _ in range(self.steps):
+                answer = yield x
+                x = threat.project(x + step * threat.ascent(finite_gradient(answer)), image)
+            yield x

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attacks_eval.baseline import attack_bare_classifier
 from attacks_eval.errors import QuestionError
-from attacks_eval.pgd import PGDConfig
+from attacks_eval.pgd import PGD
 from attacks_eval.results import read_result, write_result
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
@@ -31,7 +31,7 @@ def run_trade_off(
     lengths: Sequence[int],
     replicates: Sequence[int],
     threat: ThreatModel,
-    config: PGDConfig,
+    config: PGD,
     seed: int,
     out: Path,
     command: str,
@@ -55,7 +55,7 @@ def run_trade_off(
         "replicates": list(replicates),
         "precision": bundle.defence.preset.precision,
         "seed": seed,
-        "threat": {**threat.model_dump(), **config.model_dump()},
+        "threat": {**threat.model_dump(), **config.model_dump(include={"steps", "attack_step", "random_start"})},
     }
     result = read_result(out, question, command)
     measured = result.setdefault("rows", [])

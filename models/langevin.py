@@ -28,6 +28,11 @@ class LangevinConfig(Frozen):
     temperature: float = Field(gt=0)
     precision: Precision = "float32"
 
+    @property
+    def drift_rate(self) -> float:
+        """step_size^2 / (2 T), what multiplies grad U in a step."""
+        return self.step_size**2 / (2.0 * self.temperature)
+
 
 class LangevinInfo(NamedTuple):
     """What a human or a diagnostic needs from a step: U before it and the length of its drift, each [B]."""
@@ -72,7 +77,7 @@ def langevin_step(
             u = energy(x)
         (grad,) = torch.autograd.grad(u.float().sum(), x)
     x = x.detach()
-    drift = -(config.step_size**2 / (2.0 * config.temperature)) * grad
+    drift = -config.drift_rate * grad
     info = LangevinInfo(u.detach().float(), drift.flatten(1).norm(dim=1))
     return x + drift + config.step_size * randn_like(x), info
 

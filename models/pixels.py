@@ -41,6 +41,11 @@ def from_unit(images: Tensor) -> Tensor:
     return images * 2.0 - 1.0
 
 
+def from_unit_unbounded(images: Tensor) -> Tensor:
+    """Float [0, 1] with noise added on top to [-1, 1] with the same noise; nothing is checked or clipped."""
+    return images * 2.0 - 1.0
+
+
 def to_unit(images: Tensor) -> Tensor:
     """Float [-1, 1] to [0, 1], unclipped."""
     return (images + 1.0) * 0.5

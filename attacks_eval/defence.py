@@ -1,0 +1,179 @@
+"""The defence as its attacker meets it: [0, 1] images in, logits of replicates out, gradients in a named mode."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks_eval.gradients import GradMode
+from attacks_eval.losses import LossName, attack_loss
+from attacks_eval.purifiers import LangevinPurifier, NoPurifier, PullBack, Purifier
+from attacks_eval.streams import ChainNoise, Stream
+from attacks_eval.threat_model import check_unit_range
+from models.pixels import from_unit, from_unit_unbounded
+from models.purifier import CHAINS_PER_BATCH, Preset, PurifiedClassifier, replicate, split_replicates
+
+# Batches are padded to a multiple of this: convolution kernels treat a remainder differently, in the last bits, and a
+# chain must not depend on what it is batched with.
+BATCH_MULTIPLE = 16
+
+
+@dataclass
+class Cost:
+    """What was spent: energy gradients of one image, and steps of one image pulled back through."""
+
+    image_steps: int = 0
+    backward_steps: int = 0
+
+
+@dataclass
+class Defence:
+    """A purifier, a classifier, and how many replicates one served answer averages.
+
+    Args:
+        purifier: works on [-1, 1] images.
+        classify: purified [-1, 1] images [N, C, H, W] to logits [N, K].
+        served_replicates: replicates whose mean logits are one answer of the service.
+        frozen: replicate r always draws the same noise, whatever the question: a deterministic defence.
+        device: where the networks are.
+    """
+
+    purifier: Purifier
+    classify: Callable[[Tensor], Tensor]
+    served_replicates: int = 1
+    frozen: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    cost: Cost = field(default_factory=Cost)
+
+    @classmethod
+    def of(cls, classifier: PurifiedClassifier, preset: Preset | None = None, smoothing: float = 0.01) -> "Defence":
+        """The defence that a bundle holds, under one of its presets (default: its own)."""
+        preset = preset or classifier.preset
+        purifier = LangevinPurifier(classifier, preset, smoothing)
+        return cls(purifier, classifier.classify, preset.replicates, device=next(classifier.parameters()).device)
+
+    def bare(self) -> "Defence":
+        """The classifier alone."""
+        return Defence(NoPurifier(), self.classify, frozen=True, device=self.device)
+
+    def with_fixed_randomness(self) -> "Defence":
+        """The same defence with the noise of every replicate frozen."""
+        return Defence(self.purifier, self.classify, self.served_replicates, True, self.device, self.cost)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether asking twice gives the same answer."""
+        return self.frozen or self.purifier.num_steps == 0
+
+    @torch.no_grad()
+    def replicate_logits(self, images: Tensor, streams: Sequence[Stream], first: int, count: int) -> Tensor:
+        """Logits [count, B, K] of replicates first .. first + count - 1 of each image [B, C, H, W] in [0, 1].
+
+        Replicate r of an image depends on its stream and on r alone.
+        """
+        order = [(row, r) for r in range(first, first + count) for row in range(len(images))]
+        rows = [(row, self._stream(streams[row], r)) for row, r in order]
+        logits = []
+        for start in range(0, len(rows), CHAINS_PER_BATCH):
+            batch = rows[start : start + CHAINS_PER_BATCH]
+            chains = _pad(from_unit(images[[image for image, _ in batch]]))
+            self.cost.image_steps += len(batch) * self.purifier.num_steps
+            purified = self.purifier.run(chains, ChainNoise([stream for _, stream in batch]))
+            logits.append(self.classify(purified)[: len(batch)])
+        return split_replicates(torch.cat(logits), count)
+
+    @torch.no_grad()
+    def purified(self, x: Tensor, stream: Stream) -> Tensor:
+        """One purified replicate of each image [N, C, H, W] in [-1, 1], for people to look at."""
+        batches = x.split(CHAINS_PER_BATCH)
+        noise = [ChainNoise([stream.child(n, row) for row in range(len(batch))]) for n, batch in enumerate(batches)]
+        return torch.cat([self.purifier.run(batch, each) for batch, each in zip(batches, noise, strict=True)])
+
+    @torch.no_grad()
+    def predict(self, noised: Tensor, streams: Sequence[Stream]) -> Tensor:
+        """Labels [N] of one replicate each, of images [N, C, H, W] in [0, 1] plus noise that may leave it."""
+        self.cost.image_steps += len(noised) * self.purifier.num_steps
+        purified = self.purifier.run(_pad(from_unit_unbounded(noised)), ChainNoise(streams))
+        return self.classify(purified)[: len(noised)].argmax(1)
+
+    def logits(self, images: Tensor, streams: Sequence[Stream], replicates: int, mode: GradMode) -> Tensor:
+        """Mean logits [B, K] over replicates, differentiable in the images in the given mode."""
+        chains = replicate(from_unit(images), replicates)
+        noise = ChainNoise([self._stream(stream, r) for r in range(replicates) for stream in streams])
+        steps = len(chains) * self.purifier.num_steps
+        self.cost.image_steps += steps
+        purified: Tensor = _Purify.apply(_pad(chains), self.purifier, noise, mode)  # type: ignore[no-untyped-call]
+        return split_replicates(self.classify(purified)[: len(chains)], replicates).mean(0)
+
+    def attack_gradient(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        streams: Sequence[Stream],
+        replicates: int,
+        mode: GradMode,
+        loss: LossName,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean logits [B, K], losses [B] of the mean logits, and the losses' gradients [B, C, H, W], detached."""
+        with torch.enable_grad():
+            images = images.detach().requires_grad_(True)
+            logits = self.logits(images, streams, replicates, mode)
+            losses = attack_loss(loss, logits, labels)
+            (gradient,) = torch.autograd.grad(losses.sum(), images)
+        if mode.kind != "bpda":
+            steps = min(self.purifier.num_steps, mode.last or self.purifier.num_steps)
+            self.cost.backward_steps += len(images) * replicates * math.ceil(steps / mode.stride)
+        return logits.detach(), losses.detach(), gradient
+
+    def as_module(self, grad: str = "bpda", replicates: int | None = None, seed: int = 0) -> "DefenceModule":
+        """A torch module, [0, 1] images to mean logits, that torchattacks and other libraries can attack unchanged."""
+        mode = GradMode.model_validate(grad)
+        return DefenceModule(self, mode, replicates or self.served_replicates, Stream((seed, "module")))
+
+    def _stream(self, stream: Stream, r: int) -> Stream:
+        return Stream(("frozen", r)) if self.frozen else stream.child("replicate", r)
+
+
+class DefenceModule(nn.Module):
+    """A Defence as a module; every call draws fresh noise from a stream that counts the calls."""
+
+    def __init__(self, defence: Defence, mode: GradMode, replicates: int, stream: Stream) -> None:
+        super().__init__()
+        self.defence, self.mode, self.replicates, self.stream, self.calls = defence, mode, replicates, stream, 0
+        # Libraries find the device through a parameter.
+        self.register_parameter("anchor", nn.Parameter(torch.zeros((), device=defence.device), requires_grad=False))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Mean logits [B, K]; raises ValueError for images outside [0, 1]."""
+        check_unit_range(images)
+        self.calls += 1
+        group = max(1, CHAINS_PER_BATCH // self.replicates)
+        logits = []
+        for start, batch in enumerate(images.split(group)):
+            streams = [self.stream.child(self.calls, start * group + row) for row in range(len(batch))]
+            logits.append(self.defence.logits(batch, streams, self.replicates, self.mode))
+        return torch.cat(logits)
+
+
+class _Purify(torch.autograd.Function):
+    """purify with the gradient that the mode names."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, purifier: Purifier, noise: ChainNoise, mode: GradMode) -> Tensor:
+        purified, pull_back = purifier.record(x.detach(), noise, mode)
+        ctx.pull_back = pull_back
+        return purified.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        pull_back: PullBack = ctx.pull_back
+        return pull_back(gradients[0]), None, None, None
+
+
+def _pad(x: Tensor) -> Tensor:
+    """x [N, ...] with zero rows up to a multiple of BATCH_MULTIPLE."""
+    missing = -len(x) % BATCH_MULTIPLE
+    return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x

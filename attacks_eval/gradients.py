@@ -1,0 +1,145 @@
+"""How an attacker differentiates through a Langevin chain; the mode is always named, never a side effect.
+
+| mode          | backward pass of purify                                                                          |
+|---------------|--------------------------------------------------------------------------------------------------|
+| `bpda`        | the identity (Athalye et al. 2018)                                                               |
+| `full`        | exact: v <- v - c H(x_k) v back along the stored states, c = step_size^2 / 2T, H the Hessian of U |
+| `smooth`      | the same recursion with the Hessian of a smooth-activation twin of the same weights               |
+| `truncated:k` | `full` through the last k steps, the identity before them                                         |
+| `smooth:k`    | `smooth` through the last k steps, the identity before them                                       |
+| `smooth/s`    | `smooth` with one Hessian for every s steps (v <- v - s c H v): about s times cheaper             |
+
+A piecewise-linear energy (ReLU, leaky ReLU) has H = 0 almost everywhere, so `full` is `bpda` exactly and says nothing
+about the purifier's real response; `smooth` does. A stride s is sound while s c H has no eigenvalue above 2 and the states move
+little; `Evaluator` takes one only after comparing it with stride 1 on the defence at hand.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field, model_serializer, model_validator
+from torch import Tensor
+
+from attacks_eval.errors import GradientError, QuestionError
+from attacks_eval.streams import ChainNoise
+from models.config import Frozen
+from models.langevin import Energy, LangevinConfig
+from models.precision import Precision, autocast
+
+Kind = Literal["bpda", "full", "smooth"]
+
+
+class GradMode(Frozen):
+    """A gradient mode; read from and written as the names of this module's table."""
+
+    kind: Kind
+    last: int | None = Field(default=None, ge=1)
+    stride: int = Field(default=1, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return _read(value) if isinstance(value, str) else value
+
+    @model_serializer
+    def _name(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        kind = "truncated" if self.kind == "full" and self.last else self.kind
+        return kind + (f":{self.last}" if self.last else "") + (f"/{self.stride}" if self.stride > 1 else "")
+
+
+_NAME = re.compile(r"(?P<kind>bpda|full|truncated(?=:)|smooth)(?::(?P<last>[1-9]\d*))?(?:/(?P<stride>[1-9]\d*))?")
+
+
+def _read(name: str) -> dict[str, object]:
+    """A mode by its name in the table; raises QuestionError for anything else."""
+    match = _NAME.fullmatch(name)
+    parts = match.groupdict() if match else {}
+    misplaced = (parts.get("last") and parts["kind"] in ("bpda", "full")) or (
+        parts.get("stride") and parts["kind"] != "smooth"
+    )
+    if not match or misplaced:
+        raise QuestionError(
+            f"unknown gradient mode {name!r}; known: bpda, full, truncated:k, smooth, smooth:k, smooth/s (k, s >= 1)"
+        )
+    kind = "full" if parts["kind"] == "truncated" else parts["kind"]
+    return {"kind": kind, "last": parts["last"] and int(parts["last"]), "stride": int(parts["stride"] or 1)}
+
+
+BPDA, FULL, SMOOTH = GradMode(kind="bpda"), GradMode(kind="full"), GradMode(kind="smooth")
+
+
+def pull_back_exactly(
+    energy: Energy, states: Sequence[Tensor], noise: ChainNoise, config: LangevinConfig, last: int | None, v: Tensor
+) -> Tensor:
+    """v [N, ...] at the chain's end pulled back to its start through the sampler's own steps.
+
+    Each step is computed again from its stored state, and must give the next stored state bit for bit: a backward pass
+    along another trajectory than the forward one is a wrong gradient.
+
+    Args:
+        states: x_0 .. x_K, each [N, ...].
+        last: how many steps count; the identity stands for the earlier ones.
+
+    Raises:
+        GradientError: a recomputed state differs from the stored one.
+    """
+    for k in _steps(states, last):
+        x, gradient = _energy_gradient(energy, states[k], config.precision)
+        step = x.detach() - config.drift_rate * gradient.detach() + config.step_size * noise.at(k, x)
+        if not torch.equal(step, states[k + 1]):
+            worst = float((step - states[k + 1]).abs().max())
+            raise GradientError(
+                f"Langevin step {k} was replayed to another state than stored, off by up to {worst:.3g}"
+            )
+        v = v - config.drift_rate * _hessian_product(x, gradient, v)
+    return v
+
+
+def pull_back_smoothly(
+    twin: Energy, states: Sequence[Tensor], config: LangevinConfig, mode: GradMode, v: Tensor
+) -> Tensor:
+    """The same recursion along the same stored states, with the Hessian of a smooth twin of the energy.
+
+    With a stride, the state in the middle of each group of steps speaks for the group.
+    """
+    steps = _steps(states, mode.last)
+    for start in range(0, len(steps), mode.stride):
+        group = steps[start : start + mode.stride]
+        x, gradient = _energy_gradient(twin, states[group[len(group) // 2]], config.precision)
+        v = v - len(group) * config.drift_rate * _hessian_product(x, gradient, v)
+    return v
+
+
+@torch.no_grad()
+def hessian_vanishes(energy: Energy, x: Tensor, precision: Precision = "float32") -> bool:
+    """Whether H(x) v = 0 exactly for a random v at every image of x [N, ...], as for a piecewise-linear energy."""
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    x, gradient = _energy_gradient(energy, x, precision)
+    return not bool(_hessian_product(x, gradient, v).any())
+
+
+def _steps(states: Sequence[Tensor], last: int | None) -> range:
+    total = len(states) - 1
+    return range(total - 1, total - 1 - min(total, last or total), -1)
+
+
+def _energy_gradient(energy: Energy, state: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
+    """The state as a leaf, and dU/dx still attached to it."""
+    with torch.enable_grad():
+        x = state.detach().requires_grad_(True)
+        with autocast(x.device, precision):
+            u = energy(x)
+        (gradient,) = torch.autograd.grad(u.float().sum(), x, create_graph=True)
+    return x, gradient
+
+
+def _hessian_product(x: Tensor, gradient: Tensor, v: Tensor) -> Tensor:
+    if not gradient.requires_grad:  # a linear energy
+        return torch.zeros_like(v)
+    (product,) = torch.autograd.grad(gradient, x, v, allow_unused=True, materialize_grads=True)
+    return product

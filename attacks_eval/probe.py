@@ -1,0 +1,90 @@
+"""What the defence's gradients are worth, found out before any attack is chosen."""
+
+import time
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from attacks_eval.defence import Defence
+from attacks_eval.gradients import BPDA, FULL, SMOOTH, GradMode
+from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
+from attacks_eval.streams import Stream
+from models.config import Frozen
+from models.pixels import from_unit
+
+STRIDES = (4, 2)
+FAITHFUL = 0.99
+REPLICATES = 16
+
+
+class GradientProbe(Frozen):
+    """Measured on a few clean images, before the attacks.
+
+    Args:
+        piecewise_linear: the energy's Hessian is zero, so the exact gradient is the identity's.
+        exact: the mode that stands for `full`: itself, or for a piecewise-linear energy `smooth` at the largest stride
+            that keeps the gradient.
+        stride_cosine: cosine between the gradients at that stride and at stride 1; 1 when the stride is 1.
+        bpda_cosine: cosine between the BPDA gradient and the exact one.
+        eot_cosine: cosine between two exact gradients of independent replicates.
+        zero: share of images whose exact gradient is zero or not finite everywhere.
+        softmax: the defence's outputs on these images are probabilities, not logits.
+        steps_per_second: energy gradients a second, backward passes counted by their time.
+    """
+
+    piecewise_linear: bool
+    exact: GradMode
+    stride_cosine: float
+    bpda_cosine: float
+    eot_cosine: float
+    zero: float
+    softmax: bool
+    steps_per_second: float
+
+
+def probe_gradients(defence: Defence, images: Tensor, labels: Tensor, stream: Stream) -> GradientProbe:
+    """Probe on images [B, C, H, W] in [0, 1].
+
+    Raises:
+        GradientError: the purifier drops its gradients silently.
+    """
+    purifier = defence.purifier
+    if isinstance(purifier, AutogradPurifier):
+        check_gradients(purifier, from_unit(images))
+    linear = isinstance(purifier, LangevinPurifier) and purifier.piecewise_linear(from_unit(images))
+    streams = [stream.child("probe", row) for row in range(len(images))]
+
+    def gradient(mode: GradMode, streams: list[Stream] = streams) -> Tensor:
+        return defence.attack_gradient(images, labels, streams, REPLICATES, mode, "margin")[2]
+
+    start = time.perf_counter()
+    bpda = gradient(BPDA)
+    seconds = time.perf_counter() - start
+    reference = gradient(SMOOTH if linear else FULL)
+    exact, stride_cosine = SMOOTH if linear else FULL, 1.0
+    for stride in STRIDES if linear else ():
+        mode = GradMode(kind="smooth", stride=stride)
+        stride_cosine = _cosine(gradient(mode), reference)
+        if stride_cosine >= FAITHFUL:
+            exact = mode
+            break
+    again = gradient(exact, [stream.child("probe again", row) for row in range(len(images))])
+    outputs = defence.replicate_logits(images, streams, 0, 1)[0]
+    silent = ~((reference != 0) & reference.isfinite()).flatten(1).any(1)
+    return GradientProbe(
+        piecewise_linear=linear,
+        exact=exact,
+        stride_cosine=stride_cosine if exact.stride > 1 else 1.0,
+        bpda_cosine=_cosine(bpda, reference),
+        eot_cosine=_cosine(again, reference),
+        zero=float(silent.float().mean()),
+        softmax=bool((outputs >= 0).all() and torch.allclose(outputs.sum(1), torch.ones(len(outputs)).to(outputs))),
+        steps_per_second=len(images) * REPLICATES * max(1, purifier.num_steps) / max(seconds, 1e-9),
+    )
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return round(
+        float(functional.cosine_similarity(torch.nan_to_num(a).flatten(1), torch.nan_to_num(b).flatten(1)).mean()), 4
+    )

@@ -1,0 +1,217 @@
+"""Runs an attack's searches side by side: batches their questions, judges their candidates, refills freed places.
+
+A candidate is chosen on the attack's own noise and judged on fresh noise. Because a judge that is asked again and again
+errs some day, a search may ask only with a candidate that looks worse for the defence than any it had judged before.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+import torch
+from torch import Tensor
+
+from attacks_eval.attack import Answer, Attack, Search
+from attacks_eval.defence import Defence
+from attacks_eval.judge import JudgeConfig, Verdict, judge
+from attacks_eval.losses import attack_loss, margins
+from attacks_eval.streams import Stream
+from attacks_eval.threat_model import ThreatModel, check_unit_range
+from models.config import Frozen
+from models.purifier import CHAINS_PER_BATCH
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to attack: its number in the dataset, pixels [C, H, W] in [0, 1], and true label."""
+
+    number: int
+    image: Tensor
+    label: int
+
+
+class Outcome(Frozen):
+    """What a search came to.
+
+    Args:
+        verdict: of the image that broke the defence, or else of the search's best candidate.
+        broken_at: the question (from 1) whose candidate broke the defence; None for a survivor.
+        queries: questions asked.
+        tries: candidates that were judged.
+        first_loss, best_loss: the attack's loss at its first and at its best candidate, on the attack's own noise.
+        zero_gradients: answers whose gradient was zero or not finite.
+    """
+
+    verdict: Verdict
+    broken_at: int | None
+    queries: int
+    tries: int
+    first_loss: float
+    best_loss: float
+    zero_gradients: int
+
+    @property
+    def broken(self) -> bool:
+        """Whether the defence's mean answer to the kept image is wrong, decided or not: doubt counts against it."""
+        return not self.verdict.right
+
+
+@dataclass
+class _Slot:
+    """One search under way."""
+
+    task: Task
+    search: Search
+    stream: Stream
+    candidate: Tensor
+    queries: int = 0
+    best: Tensor = field(default_factory=lambda: torch.empty(0))
+    best_margin: float = inf
+    judged_margin: float = 0.0  # only wrong answers are worth judging
+    losses: list[float] = field(default_factory=list)
+    zero_gradients: int = 0
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    def take(self, answer: Answer, margin: float) -> None:
+        """Count an answer to the candidate."""
+        self.queries += 1
+        self.losses.append(answer.loss)
+        if answer.gradient is not None and not bool((answer.gradient.isfinite() & (answer.gradient != 0)).any()):
+            self.zero_gradients += 1
+        if margin < self.best_margin:
+            self.best, self.best_margin = self.candidate, margin
+
+    def outcome(self) -> Outcome:
+        broken = self.verdicts[-1].broken
+        return Outcome(
+            verdict=self.verdicts[-1],
+            broken_at=self.queries if broken else None,
+            queries=self.queries,
+            tries=len(self.verdicts),
+            first_loss=round(self.losses[0], 5),
+            best_loss=round(max(self.losses), 5),
+            zero_gradients=self.zero_gradients,
+        )
+
+
+Record = Callable[[Task, Outcome, Tensor], None]
+Advance = Callable[[int], None]
+
+
+def run_attack(
+    defence: Defence,
+    attack: Attack,
+    tasks: Sequence[Task],
+    threat: ThreatModel,
+    stream: Stream,
+    judging: JudgeConfig,
+    record: Record,
+    advance: Advance = lambda queries: None,
+) -> None:
+    """Attack every task; `record` is told of each as it ends, with its adversarial image [C, H, W].
+
+    A survivor's image is its best candidate, and its verdict is of that.
+
+    Args:
+        advance: told how many of the attack's `queries` each answer, or each early end, accounts for.
+    """
+    waiting, active = deque(tasks), list[_Slot]()
+    while waiting or active:
+        while waiting and len(active) < places(attack):
+            active.append(_start(waiting.popleft(), attack, threat, stream))
+        answers = _ask(defence, attack, active)
+        advance(len(active))
+        promising = [slot for slot in active if slot.best_margin < slot.judged_margin]
+        _judge(defence, promising, judging)
+        going, ended = _continue(active, answers)
+        unjudged = [slot for slot in ended if not slot.verdicts or slot.best_margin < slot.judged_margin]
+        _judge(defence, unjudged, judging)
+        for slot in ended:
+            advance(attack.queries - slot.queries)
+            record(slot.task, slot.outcome(), slot.best)
+        active = going
+
+
+def craft(
+    source: Defence,
+    attack: Attack,
+    tasks: Iterable[Task],
+    threat: ThreatModel,
+    stream: Stream,
+    advance: Advance = lambda queries: None,
+) -> list[tuple[Task, Tensor]]:
+    """Search to the end without a judge; each task's candidate of the greatest loss, to be tried on another defence."""
+    waiting, active = deque(tasks), list[_Slot]()
+    crafted: dict[int, tuple[Task, Tensor]] = {}
+    top: dict[int, float] = {}
+    while waiting or active:
+        while waiting and len(active) < places(attack):
+            active.append(_start(waiting.popleft(), attack, threat, stream))
+        asked = [slot.candidate for slot in active]
+        answers = _ask(source, attack, active)
+        advance(len(active))
+        for slot, candidate, answer in zip(active, asked, answers, strict=True):
+            number = slot.task.number
+            if answer.loss > top.get(number, -inf):
+                top[number], crafted[number] = answer.loss, (slot.task, candidate)
+        active, _ = _continue(active, answers)
+    return [crafted[number] for number in sorted(crafted)]
+
+
+def places(attack: Attack) -> int:
+    """How many searches go on at once: as many as fill a batch with their replicates."""
+    return max(1, CHAINS_PER_BATCH // attack.eot)
+
+
+def _start(task: Task, attack: Attack, threat: ThreatModel, stream: Stream) -> _Slot:
+    check_unit_range(task.image)
+    own = stream.child(task.number)
+    search = attack.search(task.image, task.label, threat, own.child("search"))
+    return _Slot(task, search, own, next(search))
+
+
+def _ask(defence: Defence, attack: Attack, slots: Sequence[_Slot]) -> list[Answer]:
+    """The defence's answers to the slots' candidates, counted in the slots."""
+    images = torch.stack([slot.candidate for slot in slots])
+    labels = torch.tensor([slot.task.label for slot in slots], device=images.device)
+    streams = [slot.stream.child("query", slot.queries) for slot in slots]
+    gradients: Sequence[Tensor | None] = [None] * len(slots)
+    if attack.grad is None:
+        logits = defence.replicate_logits(images, streams, 0, attack.eot).mean(0)
+        losses = attack_loss(attack.loss, logits, labels)
+    else:
+        logits, losses, found = defence.attack_gradient(images, labels, streams, attack.eot, attack.grad, attack.loss)
+        gradients = list(found)
+    answers = [Answer(*parts) for parts in zip(logits, losses.tolist(), gradients, strict=True)]
+    for slot, answer, margin in zip(slots, answers, margins(logits, labels).tolist(), strict=True):
+        slot.take(answer, margin)
+    return answers
+
+
+def _judge(defence: Defence, slots: Sequence[_Slot], judging: JudgeConfig) -> None:
+    """Judge each slot's best candidate on noise that its search has not seen."""
+    if not slots:
+        return
+    images = torch.stack([slot.best for slot in slots])
+    labels = torch.tensor([slot.task.label for slot in slots], device=images.device)
+    streams = [slot.stream.child("judge", len(slot.verdicts)) for slot in slots]
+    for slot, verdict in zip(slots, judge(defence, images, labels, streams, judging), strict=True):
+        slot.verdicts.append(verdict)
+        slot.judged_margin = slot.best_margin
+
+
+def _continue(active: Sequence[_Slot], answers: Sequence[Answer]) -> tuple[list[_Slot], list[_Slot]]:
+    """Send the answers on; (the searches that go on, those that ended or whose image is broken)."""
+    going, ended = [], []
+    for slot, answer in zip(active, answers, strict=True):
+        try:
+            if slot.verdicts and slot.verdicts[-1].broken:
+                slot.search.close()
+                ended.append(slot)
+            else:
+                slot.candidate = slot.search.send(answer)
+                going.append(slot)
+        except StopIteration:
+            ended.append(slot)
+    return going, ended

@@ -1,0 +1,28 @@
+"""A page as one HTML file that needs nothing else: style, figures and pictures are inside it."""
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from attacks_eval.report.document import Document
+
+
+def render_html(document: Document) -> str:
+    """The page; everything but the figures, which `plots` drew, is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["png"] = _data_address
+    environment.filters["figure"] = Markup
+    return environment.get_template("template.html").render(document=document)
+
+
+def _data_address(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

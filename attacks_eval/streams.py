@@ -1,0 +1,76 @@
+"""Randomness by name: each number is a function of what it is for, never of when or beside what it was drawn.
+
+So the order of the images, the size of a batch and a resumed run change no verdict. The numbers come from Philox, a
+counter-based generator (Salmon et al. 2011), the same on every device.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.langevin import Noise
+
+# Steps of noise drawn at a time: fewer calls, and any block of a long chain can be drawn again alone.
+BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream of random numbers, named by a path such as (seed, "pgd", image, step, replicate)."""
+
+    path: tuple[int | str, ...]
+
+    def child(self, *names: int | str) -> "Stream":
+        """The stream of a part of what this one is for."""
+        return Stream((*self.path, *names))
+
+    def generator(self, block: int = 0) -> np.random.Generator:
+        """A generator at the start of the given block; blocks do not overlap."""
+        name = "/".join(f"{type(part).__name__}:{part}" for part in self.path).encode()
+        key = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, block]))
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Uniform on [0, 1), float32, on the CPU."""
+        return torch.from_numpy(self.generator().random(tuple(shape), dtype=np.float32))
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal, float32, on the CPU."""
+        return torch.from_numpy(self.generator().standard_normal(tuple(shape), dtype=np.float32))
+
+
+class ChainNoise:
+    """The Langevin noise of a batch of chains, one stream each; `at(step)` may be asked in any order.
+
+    Chains beyond the streams (the padding of a batch) get zeros.
+    """
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self.streams = tuple(streams)
+        self._block, self._drawn = -1, np.empty(0, dtype=np.float32)
+
+    def at(self, step: int, like: Tensor) -> Tensor:
+        """The noise of one step, of the shape, dtype and device of `like` [N, ...], N >= the number of streams."""
+        block, offset = divmod(step, BLOCK)
+        shape = (len(like), BLOCK, *like.shape[1:])
+        if block != self._block or self._drawn.shape != shape:
+            self._drawn = np.zeros(shape, dtype=np.float32)
+            for row, stream in enumerate(self.streams):
+                stream.generator(block).standard_normal(out=self._drawn[row], dtype=np.float32)
+            self._block = block
+        return torch.from_numpy(self._drawn[:, offset]).to(like)
+
+    def sequence(self) -> Noise:
+        """The noise of steps 0, 1, 2, ... at successive calls, as the sampler takes it."""
+        step = -1
+
+        def randn_like(x: Tensor) -> Tensor:
+            nonlocal step
+            step += 1
+            return self.at(step, x)
+
+        return randn_like
