@@ -1,5 +1,6 @@
 """The defence as its attacker meets it: [0, 1] images in, logits of replicates out, gradients in a named mode."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +54,8 @@ class Defence:
         """The defence that a bundle holds, under one of its presets (default: its own)."""
         preset = preset or classifier.preset
         purifier = LangevinPurifier(classifier, preset, smoothing)
-        return cls(purifier, classifier.classify, preset.replicates, device=next(classifier.parameters()).device)
+        device = next(itertools.chain(classifier.parameters(), classifier.buffers())).device
+        return cls(purifier, classifier.classify, preset.replicates, device=device)
 
     def bare(self) -> "Defence":
         """The classifier alone."""

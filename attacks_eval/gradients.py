@@ -10,12 +10,13 @@
 | `smooth/s`    | `smooth` with one Hessian for every s steps (v <- v - s c H v): about s times cheaper             |
 
 A piecewise-linear energy (ReLU, leaky ReLU) has H = 0 almost everywhere, so `full` is `bpda` exactly and says nothing
-about the purifier's real response; `smooth` does. A stride s is sound while s c H has no eigenvalue above 2 and the states move
-little; `Evaluator` takes one only after comparing it with stride 1 on the defence at hand.
+about the purifier's real response; `smooth` does. A stride s is sound while s c H has no eigenvalue above 2 and the
+states move little; `Evaluator` takes one only after comparing it with stride 1 on the defence at hand.
 """
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 from attacks_eval.errors import GradientError, QuestionError
 from attacks_eval.streams import ChainNoise
 from models.config import Frozen
-from models.langevin import Energy, LangevinConfig
+from models.langevin import Energy, LangevinConfig, langevin_step
 from models.precision import Precision, autocast
 
 Kind = Literal["bpda", "full", "smooth"]
@@ -59,9 +60,8 @@ def _read(name: str) -> dict[str, object]:
     """A mode by its name in the table; raises QuestionError for anything else."""
     match = _NAME.fullmatch(name)
     parts = match.groupdict() if match else {}
-    misplaced = (parts.get("last") and parts["kind"] in ("bpda", "full")) or (
-        parts.get("stride") and parts["kind"] != "smooth"
-    )
+    misplaced = parts.get("last") and parts["kind"] in ("bpda", "full")
+    misplaced = misplaced or (parts.get("stride") and parts["kind"] != "smooth")
     if not match or misplaced:
         raise QuestionError(
             f"unknown gradient mode {name!r}; known: bpda, full, truncated:k, smooth, smooth:k, smooth/s (k, s >= 1)"
@@ -89,13 +89,11 @@ def pull_back_exactly(
         GradientError: a recomputed state differs from the stored one.
     """
     for k in _steps(states, last):
+        replayed, _ = langevin_step(energy, states[k], config, partial(noise.at, k))
+        if not torch.equal(replayed, states[k + 1]):
+            worst = float((replayed - states[k + 1]).abs().max())
+            raise GradientError(f"Langevin step {k} was replayed to another state than stored, {worst:.3g} off")
         x, gradient = _energy_gradient(energy, states[k], config.precision)
-        step = x.detach() - config.drift_rate * gradient.detach() + config.step_size * noise.at(k, x)
-        if not torch.equal(step, states[k + 1]):
-            worst = float((step - states[k + 1]).abs().max())
-            raise GradientError(
-                f"Langevin step {k} was replayed to another state than stored, off by up to {worst:.3g}"
-            )
         v = v - config.drift_rate * _hessian_product(x, gradient, v)
     return v
 

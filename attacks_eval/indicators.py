@@ -1,5 +1,6 @@
-"""Signs that an evaluation, or a defence, is not what it seems (Carlini et al. 2019; Pintor et al., arXiv 2106.09947; ours).
+"""Signs that an evaluation, or a defence, is not what it seems.
 
+After Carlini et al. (arXiv 1902.06705), Pintor et al. (arXiv 2106.09947), and our own.
 Each looks at what was measured and says what it saw, whether it fires or not.
 """
 

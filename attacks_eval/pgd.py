@@ -13,7 +13,7 @@ from models.pixels import budget_to_unit
 
 
 class PGD(Frozen):
-    """x <- project(x + step * ascent(gradient)), from `restarts` random points of the ball; `attack_step` in 1/255 units.
+    """x <- project(x + step * ascent(gradient)), from `restarts` random points; `attack_step` in 1/255 units.
 
     With grad bpda and eot > 1 this is BPDA+EOT (Athalye et al. 2018; Hill et al., arXiv 2005.13525).
     """

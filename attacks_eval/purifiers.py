@@ -27,7 +27,7 @@ class Purifier(Protocol):
         ...
 
     def record(self, x: Tensor, noise: ChainNoise, mode: GradMode) -> tuple[Tensor, PullBack]:
-        """The purified images, detached, and how gradients go back; raises QuestionError for a mode it does not have."""
+        """The purified images, detached, and how gradients go back; raises QuestionError for a mode it lacks."""
         ...
 
 
@@ -64,7 +64,8 @@ class LangevinPurifier:
         """The chains' last states; all states are kept unless the mode is bpda (K x 4 bytes x the image's size)."""
         if mode.kind == "bpda":
             return self.run(x, noise), lambda v: v
-        states = [x.detach()]
+        # In the chain's own memory layout, so that the replay takes the same kernels.
+        states = [x.detach().contiguous(memory_format=torch.channels_last)]
 
         def keep(step: int, state: Tensor, info: LangevinInfo) -> None:
             states.append(state)

@@ -63,6 +63,7 @@ def compare(a: Evaluation, b: Evaluation) -> Document:
         title=f"Robustness of {_name(a)} (A) and {_name(b)} (B)",
         tab=f"{points(worst.difference)} · {a.bundle_name} and {b.bundle_name}",
         number=points(worst.difference),
+        tone="bad" if worst.difference < 0 else "good" if worst.difference > 0 and worst.significant else "quiet",
         headline=_headline(worst),
         lead=tuple(lead),
         sections=(
@@ -117,10 +118,10 @@ def _test(measure: Measure) -> str:
 def _figure(found: list[Measure]) -> Figures:
     marks = []
     for measure in found:
-        marks.append(plots.Mark(f"{short(measure.title)} · A", measure.a, BLUE))
-        marks.append(plots.Mark("B", measure.b, ORANGE))
+        marks.append(plots.Mark(short(measure.title), measure.a, BLUE))
+        marks.append(plots.Mark("", measure.b, ORANGE))
     alt = "; ".join(f"{each.title}: A {share(each.a)}, B {share(each.b)}" for each in found)
-    return Figures((Figure(plots.intervals("comparison", marks), "A in blue, B in orange.", alt),))
+    return Figures((Figure(plots.intervals("comparison", marks), "A in blue, and below it B in orange.", alt),))
 
 
 def _accuracies(found: list[Measure]) -> Table:
@@ -175,4 +176,4 @@ def _sameness(a: Evaluation, b: Evaluation) -> Table:
         same = value == theirs[key]
         mark = Cell("same") if same else Cell("differs", "warning")
         rows.append(row(key, mark, value, "as A" if same else theirs[key]))
-    return table("What was asked", ("", "", "A", "B"), rows, words=True)
+    return table("What was asked", ("key", "in both", "A", "B"), rows, words=True)

@@ -66,7 +66,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG that `plots` drew, trusted as markup. `alt` says what it shows; `table` holds its numbers; it stands beside the figure unless it is folded."""
+    """An SVG that `plots` drew, trusted as markup.
+
+    `alt` says what it shows; `table` holds its numbers, and stands beside it where there is room unless it is folded.
+    """
 
     svg: str
     caption: str
@@ -153,6 +156,7 @@ class Document:
     Args:
         tab: the browser's title.
         number: the figure of the headline, shown large.
+        tone: of the headline: bad news unless said otherwise.
         headline: the finding as a sentence.
         lead: what must be read with it.
     """
@@ -163,6 +167,7 @@ class Document:
     headline: str
     lead: tuple[Block, ...]
     sections: tuple[Section, ...]
+    tone: Tone = "bad"
 
 
 def row(*cells: str | Cell) -> Row:

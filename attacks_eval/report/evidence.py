@@ -29,8 +29,8 @@ def certification(evaluation: Evaluation) -> Section:
         "The only numbers here that no future attack can lower. They hold for the smoothed classifier (Gaussian noise "
         f"of sigma {found.sigma:g} in [0, 1] pixel units, then one chain, then the majority of the answers), not for "
         f"the served one; {plural(found.estimation, 'draw')} an image after {found.selection:,} that choose the class; "
-        f"each certificate with {percent(1 - found.alpha)} confidence. {plural(found.abstained, 'image')} of {found.images} "
-        f"abstained. So many draws can certify a radius of {found.largest_radius:.3g} at most."
+        f"each certificate with {percent(1 - found.alpha)} confidence. {plural(found.abstained, 'image')} of "
+        f"{found.images} abstained. So many draws can certify a radius of {found.largest_radius:.3g} at most."
     )
     if not found.points:
         return Section("certified", title, (said,))

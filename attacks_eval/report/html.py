@@ -1,10 +1,11 @@
 """A page as one HTML file that needs nothing else: style, figures and pictures are inside it."""
 
 import base64
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from attacks_eval.report.document import Document
 
@@ -21,7 +22,13 @@ def render_html(document: Document) -> str:
     )
     environment.filters["png"] = _data_address
     environment.filters["figure"] = Markup
-    return environment.get_template("template.html").render(document=document)
+    environment.filters["unbroken"] = _unbroken
+    return environment.get_template("template.html").render(document=document).lstrip()
+
+
+def _unbroken(text: str) -> Markup:
+    """The text, escaped, without line breaks between a number and its percent sign."""
+    return Markup(re.sub(r"[\d.]+ %", r"<span>\g<0></span>", str(escape(text))))
 
 
 def _data_address(png: bytes) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ ROW = 0.34
 
 @dataclass(frozen=True)
 class Mark:
-    """A share to draw with its interval; `hue` is a colour of `canvas`."""
+    """A share to draw with its interval, close to the mark above when it has no label of its own."""
 
     label: str
     share: Share
@@ -29,19 +30,22 @@ class Mark:
 
 def intervals(name: str, marks: Sequence[Mark]) -> str:
     """Shares as dots with their intervals, one below the other."""
+    steps_down = [1.0 if mark.label else 0.42 for mark in marks[1:]]
+    positions = list(accumulate(steps_down, initial=0.0))
 
     def paint(axes: "Axes") -> None:
-        for position, mark in enumerate(marks):
+        for position, mark in zip(positions, marks, strict=True):
             low, value, high = (100 * each for each in (mark.share.low, mark.share.accuracy, mark.share.high))
             axes.plot([low, high], [position, position], color=mark.hue, linewidth=4, alpha=0.35)
             axes.plot(value, position, "o", color=mark.hue, markersize=7)
             axes.annotate(percent(mark.share.accuracy), (max(high, value), position), (5, 0), **BESIDE)
-        _rows(axes, [mark.label for mark in marks])
+        labelled = [(position, mark.label) for position, mark in zip(positions, marks, strict=True) if mark.label]
+        _rows(axes, [label for _, label in labelled], [position for position, _ in labelled], positions[-1])
         axes.set_xlim(0, 112)
         axes.set_xticks(range(0, 101, 20))
         axes.set_xlabel("images right, %, with 95 % intervals")
 
-    return draw(name, ROW * len(marks) + 0.75, paint)
+    return draw(name, ROW * (positions[-1] + 1) + 0.75, paint)
 
 
 def waterfall(name: str, total: int, clean: int, attacks: Sequence[AttackResult]) -> str:
@@ -58,7 +62,7 @@ def waterfall(name: str, total: int, clean: int, attacks: Sequence[AttackResult]
             axes.annotate(text, (rest + broken, position), (5, 0), **BESIDE)
         for position, rest in enumerate(left[:-1]):
             axes.plot([rest, rest], [position, position + 1], color=INK, linewidth=0.8, linestyle=":")
-        _rows(axes, labels)
+        _rows(axes, labels, range(len(labels)), len(labels) - 1)
         axes.set_xlim(0, total * 1.3)
         axes.set_xlabel(f"images, of {total}")
 
@@ -170,10 +174,10 @@ def certified(name: str, certification: Certification) -> str:
 BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "va": "center"}
 
 
-def _rows(axes: "Axes", labels: Sequence[str]) -> None:
-    """One row a label, the first on top."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
+def _rows(axes: "Axes", labels: Sequence[str], positions: Sequence[float], last: float) -> None:
+    """Labels beside their rows, the first on top."""
+    axes.set_yticks(positions, labels)
+    axes.set_ylim(last + 0.6, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
 

@@ -172,7 +172,7 @@ def questions(evaluation: Evaluation) -> Section:
             make_row(attack.title, *(percent(_at(asked, left, part, attack) / total) for part in (0, 0.1, 0.5, 1)))
         )
     head = ("attack", "at first", "after 10 %", "after half", "after all its questions")
-    numbers = make_table("The same in numbers", head, rows, folded=True)
+    numbers = make_table("The same in numbers", head, rows)
     caption = (
         f"Of all {total} images. A line that still falls at its end would fall further with more questions. An image "
         "counts as broken once that is beyond the noise of the draws, so a line may end above the attack's row."

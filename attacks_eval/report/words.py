@@ -112,6 +112,8 @@ def verdict(evaluation: Evaluation) -> str:
 
 def _strongest_attack(evaluation: Evaluation, attacks: Sequence[AttackResult]) -> str:
     name = evaluation.worst_attack
+    if not any(attack.first for attack in attacks):
+        return "No attack broke any image: the attacks, or the budget, may be too weak to tell."
     strongest = next((attack for attack in attacks if attack.name == name), None)
     if strongest is None:
         return f"The strongest attack was {name}." if name not in ("", "none") else "No attack was run on all images."
