@@ -13,7 +13,7 @@ def checklist(
     gradient = [a for a in attacks if a.knowledge == "white box" and not a.fixed_randomness]
     modes = sorted({str(a.configuration.get("grad")) for a in gradient})
     losses = sorted({str(a.configuration.get("loss")) for a in gradient})
-    names = {a.knowledge: a.name for a in attacks}
+    names = {kind: ", ".join(a.name for a in attacks if a.knowledge == kind) for kind in {a.knowledge for a in attacks}}
     quiet = {indicator.name: indicator.fired is False for indicator in indicators}
     text = {indicator.name: indicator.finding for indicator in indicators}
     restarts = max((int(a.configuration.get("restarts", 1)) for a in gradient), default=0)
@@ -32,7 +32,7 @@ def checklist(
         ("Attacks run until they stop finding", quiet.get("unfinished", False), text.get("unfinished", "")),
         ("An unbounded attack breaks everything", quiet.get("unbounded-survivors", False), text["unbounded-survivors"]),
         ("Frozen randomness attacked too", quiet.get("frozen-survivors", False), text["frozen-survivors"]),
-        ("Accuracy against the budget", "budget" in plotted, "curve below" if "budget" in plotted else "not run"),
+        ("Accuracy against the budget", "budget" in plotted, "see the curve" if "budget" in plotted else "not run"),
         ("Each image's worst case over all attacks", True, f"{len(attacks)} attacks"),
         ("Verdicts on fresh randomness, with intervals", True, "sequential test, Wilson intervals"),
         ("Clean accuracy under the same rules", True, "first row of the table"),

@@ -212,6 +212,7 @@ class Evaluation(Frozen):
     """The whole result.
 
     Args:
+        images_digest: SHA-256 of the clean images and labels.
         bundle, weights: digests of the bundle as served, and of its weights alone; empty for a defence without one.
         preset: the sampler; None for a purifier that is not a Langevin chain.
         gradient_note: what was found about the purifier's gradients, in one or two sentences.
@@ -229,6 +230,7 @@ class Evaluation(Frozen):
     data: str
     first: int
     images: int
+    images_digest: str
     class_names: list[str]
     threat: ThreatModel
     plan_name: str

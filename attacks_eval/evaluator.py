@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks_eval.artefacts import write_artefacts
+from attacks_eval.attackers import as_defence
 from attacks_eval.certification import certify_images
 from attacks_eval.checks import measure_checks
 from attacks_eval.curves import measure_curves
@@ -94,7 +95,7 @@ class Evaluator:
         return self._run(images, labels, self.folder)
 
     def _run(self, images: Tensor, labels: Tensor, folder: Path) -> Evaluation:
-        defence = self.defence if isinstance(self.defence, Defence) else Defence.of(self.defence)
+        defence = as_defence(self.defence)
         plan = load_plan(self.preset) if isinstance(self.preset, str) else self.preset
         tasks = tuple(
             Task(self.about.first + row, image.to(defence.device), int(label))

@@ -50,6 +50,7 @@ def assemble(run: Run, found: Findings, about: Mapping[str, Any]) -> Evaluation:
         **{**about, "class_names": names},
         preset=purifier.preset if isinstance(purifier, LangevinPurifier) else None,
         images=total,
+        images_digest=run.ledger.question["images"],
         threat=run.threat,
         plan_name=run.plan.name,
         plan=run.plan.model_dump(mode="json"),

@@ -47,16 +47,16 @@ class Ledger:
     def __init__(self, folder: Path, question: dict[str, Any], resume: bool, cost: Cost) -> None:
         self._cost, self._spent, self._since = cost, replace(cost), time.perf_counter()
         self.lines, self.images = folder / "ledger.jsonl", folder / "adversarial.bin"
+        self.question: dict[str, Any] = json.loads(json.dumps(question))
         self.entries: dict[Key, dict[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        question = json.loads(json.dumps(question))
         if not self.lines.exists():
             self.images.unlink(missing_ok=True)
-            self._append(self.lines, _line({"question": question}))
+            self._append(self.lines, _line({"question": self.question}))
         elif not resume:
             raise ResultError(f"{self.lines} holds an evaluation; continue it with --resume, or choose another --out")
         else:
-            self._read(question)
+            self._read()
 
     def get(self, *key: str | int) -> dict[str, Any] | None:
         """A finished piece's payload, or None."""
@@ -94,7 +94,7 @@ class Ledger:
         values = np.fromfile(self.images, np.float32, int(np.prod(shape)), offset=entry["image_at"])
         return torch.from_numpy(values.reshape(shape))
 
-    def _read(self, question: dict[str, Any]) -> None:
+    def _read(self) -> None:
         content = self.lines.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):  # a line that a killed process left half written
@@ -105,7 +105,8 @@ class Ledger:
             self.entries = {tuple(entry.pop("key")): entry for entry in rest}
         except (ValueError, KeyError) as error:
             raise ResultError(f"{self.lines} is damaged: {error}") from error
-        if different := sorted(k for k in {*question, *stored} if question.get(k) != stored.get(k)):
+        asked = self.question
+        if different := sorted(k for k in {*asked, *stored} if asked.get(k) != stored.get(k)):
             raise ResultError(
                 f"{self.lines} answers another question ({', '.join(different)} differ); choose another --out"
             )

@@ -62,7 +62,7 @@ class Measure:
 
 def same_images(a: Evaluation, b: Evaluation) -> bool:
     """Whether the two were measured on the same images, so that they can be paired."""
-    return (a.data, a.first, a.images) == (b.data, b.first, b.images)
+    return (a.images_digest, a.first, a.images) == (b.images_digest, b.first, b.images)
 
 
 def measures(a: Evaluation, b: Evaluation) -> list[Measure]:

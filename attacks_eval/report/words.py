@@ -146,4 +146,5 @@ def bpda_alone(evaluation: Evaluation) -> str | None:
 
 
 def _is_bpda(attack: AttackResult) -> bool:
-    return attack.configuration.get("grad") == "bpda" or "bpda" in attack.name.lower()
+    """Through the defence: on a bare classifier the identity is no approximation."""
+    return attack.knowledge == "white box" and attack.configuration.get("grad") == "bpda"

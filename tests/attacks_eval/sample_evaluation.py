@@ -52,6 +52,7 @@ KNOWLEDGE: dict[str, Literal["black box", "transfer", "none"]] = {
     "transfer-bare": "transfer",
     "square": "black box",
 }
+GRADIENTS = {"transfer-bare": "bpda", "bpda-pgd": "bpda", "smooth-apgd": "smooth/4", "fixed-randomness": "smooth/4"}
 SURVIVORS_ONLY = {"square"}
 
 
@@ -192,7 +193,7 @@ def _attack(name: str, images: list[ImageResult]) -> AttackResult:
         name=name,
         title=TITLES[name],
         knowledge=KNOWLEDGE.get(name, "white box"),
-        configuration={"attack": "PGD", "grad": "bpda" if name.startswith("bpda") else None, "eot": 16},
+        configuration={"attack": "PGD", "grad": GRADIENTS.get(name), "eot": 16},
         on="survivors" if name in SURVIVORS_ONLY else "all",
         attacked=len(attacked),
         statistics=_statistics(len(attacked) - len(broken), 2),
@@ -254,6 +255,7 @@ def _certification() -> Certification:
         selection=100,
         estimation=1000,
         alpha=0.001,
+        images_digest="0" * 64,
         images=IMAGES,
         largest_radius=0.148,
         points=[CertifiedPoint(radius=radius, accuracy=share(count, IMAGES)) for radius, count in counts],

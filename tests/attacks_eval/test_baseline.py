@@ -8,7 +8,7 @@ import torch
 
 from attacks_eval.__main__ import main
 from attacks_eval.baseline import attack_bare_classifier
-from attacks_eval.pgd import PGDConfig
+from attacks_eval.pgd import PGD
 from attacks_eval.threat_model import ThreatModel
 from attacks_eval.trade_off import logits_along_chains
 from models.bundle import Bundle
@@ -108,7 +108,7 @@ def test_numbers_that_make_no_sense_are_refused_by_option(
 
 def test_a_fractional_budget_is_not_exceeded_by_rounding(digits_bundle: Bundle, digits_test: ImageDataset) -> None:
     images = from_uint8(digits_test.images[:50])
-    threat, config = ThreatModel(budget=2.7), PGDConfig(steps=5, attack_step=1)
+    threat, config = ThreatModel(budget=2.7), PGD(steps=5, attack_step=1)
     attacked = attack_bare_classifier(digits_bundle.defence, images, digits_test.labels[:50], threat, config, 0)
     moved = (to_uint8(attacked).int() - digits_test.images[:50].int()).abs()
     assert moved.max() == 2

@@ -1,65 +1,82 @@
-"""PGD against classifiers whose best attack is known on paper, and against torchattacks."""
+"""PGD against classifiers whose best attack is known on paper."""
 
 import pytest
 import torch
-import torchattacks
-from torch import Tensor
 
-from attacks_eval.pgd import PGDConfig, pgd
-from attacks_eval.threat_model import ThreatModel
-from models.bundle import Bundle
-from models.data import ImageDataset
-from models.pixels import from_uint8, from_unit, to_unit
+from attacks_eval.apgd import APGD, checkpoints
+from attacks_eval.attack import Answer, Attack
+from attacks_eval.pgd import PGD
+from attacks_eval.streams import Stream
+from attacks_eval.threat_model import L2, Linf, ThreatModel
+from tests.attacks_eval.searching import SHAPE, WEIGHTS, drive, noisy_linear
 
-WEIGHTS = torch.randn(3 * 4 * 4, generator=torch.Generator().manual_seed(0))
-
-
-def linear(x: Tensor) -> Tensor:
-    """Two classes with logits (0, w x)."""
-    score = x.flatten(1) @ WEIGHTS
-    return torch.stack([torch.zeros_like(score), score], dim=1)
+STREAM = Stream(("pgd",))
+IMAGE = torch.rand(SHAPE, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
+ATTACKS = [PGD(steps=30, attack_step=2), APGD(steps=30, loss="margin"), PGD(steps=20, random_start=False)]
 
 
-def test_on_a_linear_classifier_it_finds_the_best_corner() -> None:
+@pytest.mark.parametrize("attack", ATTACKS, ids=repr)
+@pytest.mark.parametrize("label", [0, 1])
+def test_on_a_linear_classifier_the_best_corner_is_found(attack: Attack, label: int) -> None:
     """The worst image of the ball is x + radius * sign(w) (label 0) or x - radius * sign(w) (label 1)."""
-    images = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
-    labels = torch.tensor([0, 1, 0, 1, 0, 1])
-    threat = ThreatModel(budget=8)
-    generator = torch.Generator().manual_seed(2)
-    adversarial = pgd(linear, images, labels, threat, PGDConfig(steps=20, attack_step=2), generator)
-    direction = torch.where(labels == 0, 1.0, -1.0).view(-1, 1, 1, 1)
-    best = images + 8 / 255 * direction * WEIGHTS.view(3, 4, 4).sign()
-    assert torch.allclose(adversarial, best, atol=1e-6)
+    asked = drive(attack, IMAGE, label, Linf(8 / 255), STREAM)
+    best = max(asked, key=lambda pair: pair[1])[0]
+    direction = (1 if label == 0 else -1) * WEIGHTS.view(SHAPE).sign()
+    assert torch.allclose(best, IMAGE + 8 / 255 * direction, atol=1e-6)
 
 
-@pytest.mark.parametrize("budget", [0.0, 3.0, 200.0])
-def test_never_leaves_the_ball_nor_the_unit_range(budget: float) -> None:
-    images = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(3))
-    threat = ThreatModel(budget=budget)
-    generator = torch.Generator().manual_seed(4)
-    adversarial = pgd(linear, images, torch.zeros(4, dtype=torch.long), threat, PGDConfig(attack_step=50), generator)
-    assert (adversarial - images).abs().max() <= budget / 255 + 1e-6
-    assert 0.0 <= adversarial.min() <= adversarial.max() <= 1.0
+@pytest.mark.parametrize("attack", ATTACKS, ids=repr)
+def test_in_l2_the_best_direction_is_the_weights_own(attack: Attack) -> None:
+    threat = L2(0.1)  # small enough that no pixel meets 0 or 1
+    best = max(drive(attack, IMAGE, 0, threat, STREAM), key=lambda pair: pair[1])[0]
+    expected = IMAGE + 0.1 * (WEIGHTS / WEIGHTS.norm()).view(SHAPE)
+    assert float((best - expected).norm()) < 0.2 * 0.1
 
 
-@pytest.mark.parametrize("images", [torch.full((1, 3, 4, 4), 1.5), torch.full((1, 3, 4, 4), -0.2)])
-def test_images_outside_the_unit_range_raise(images: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
-        pgd(linear, images, torch.tensor([0]), ThreatModel(), PGDConfig(), torch.Generator())
+@pytest.mark.parametrize("attack", ATTACKS, ids=repr)
+@pytest.mark.parametrize("threat", [Linf(0.0), Linf(3 / 255), Linf(200 / 255), L2(0.5), L2(30.0)], ids=str)
+def test_no_candidate_leaves_the_ball_or_the_unit_range(attack: Attack, threat: ThreatModel) -> None:
+    for candidate, _ in drive(attack, IMAGE, 0, threat, STREAM):
+        assert float(threat.distance(candidate, IMAGE)) <= threat.radius + 1e-6
+        assert 0.0 <= float(candidate.min()) <= float(candidate.max()) <= 1.0
 
 
-def test_agrees_with_torchattacks(digits_bundle: Bundle, digits_test: ImageDataset) -> None:
-    """Without a random start both are deterministic, and must be the same attack."""
+@pytest.mark.parametrize("attack", [PGD(steps=3, restarts=2), APGD(steps=3, restarts=2, loss="ce")], ids=repr)
+def test_it_asks_as_often_as_it_says_and_restarts_elsewhere(attack: Attack) -> None:
+    asked = [candidate for candidate, _ in drive(attack, IMAGE, 0, Linf(0.1), STREAM)]
+    assert len(asked) == attack.queries == 8
+    assert not torch.equal(asked[0], asked[4])
+    again = [candidate for candidate, _ in drive(attack, IMAGE, 0, Linf(0.1), STREAM)]
+    assert all(torch.equal(a, b) for a, b in zip(asked, again, strict=True))
+    other = drive(attack, IMAGE, 0, Linf(0.1), Stream(("other",)))
+    assert not torch.equal(asked[0], other[0][0])
 
-    def classify(x: Tensor) -> Tensor:
-        return digits_bundle.defence.classify(from_unit(x.clamp(0, 1)))
 
-    class Module(torch.nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return classify(x)
+def test_apgd_examines_progress_at_the_paper_s_fractions() -> None:
+    """w_j = ceil(p_j N) with p = 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99."""
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
 
-    images, labels = to_unit(from_uint8(digits_test.images[:50])).clamp(0, 1), digits_test.labels[:50]
-    theirs = torchattacks.PGD(Module(), eps=40 / 255, alpha=8 / 255, steps=10, random_start=False)(images, labels)
-    config = PGDConfig(steps=10, attack_step=8, random_start=False)
-    ours = pgd(classify, images, labels, ThreatModel(budget=40), config, torch.Generator())
-    assert torch.allclose(ours, theirs, atol=1e-5)
+
+def test_apgd_halves_its_step_where_a_fixed_step_oscillates() -> None:
+    """On a linear loss in L2, PGD with a large step circles; Auto-PGD ends nearer to the optimum than its first step."""
+    losses = [loss for _, loss in drive(APGD(steps=50, loss="margin"), IMAGE, 0, L2(0.1), STREAM)]
+    optimum = float(2 * (WEIGHTS.view(SHAPE) * IMAGE).sum() - WEIGHTS.sum() + 2 * 0.1 * WEIGHTS.norm())
+    assert optimum - max(losses) < 1e-3 * abs(optimum)
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+    search = PGD(steps=2, random_start=False).search(IMAGE, 0, Linf(0.1), STREAM)
+    start = next(search)
+    moved = search.send(Answer(torch.zeros(2), 0.0, torch.full(SHAPE, torch.nan)))
+    assert torch.equal(moved, start)
+
+
+def test_the_random_defence_s_mean_is_what_is_climbed() -> None:
+    """EOT through additive noise: the mean gradient of a linear classifier is 2 w, whatever the noise."""
+    defence = noisy_linear(1.0)
+    streams, labels = [Stream((row,)) for row in range(2)], torch.tensor([0, 1])
+    images = IMAGE.expand(2, -1, -1, -1)
+    mode = PGD().grad
+    _, _, gradients = defence.attack_gradient(images, labels, streams, 8, mode, "margin")
+    assert torch.allclose(gradients[0], 2 * WEIGHTS.view(SHAPE), atol=1e-5)
+    assert torch.allclose(gradients[1], -2 * WEIGHTS.view(SHAPE), atol=1e-5)

@@ -20,7 +20,7 @@ from attacks_eval.report.gallery import difference, read_adversarial
 from attacks_eval.report.markdown import escape
 from attacks_eval.report.paired import difference_interval, mcnemar
 from attacks_eval.report.plots import steps
-from attacks_eval.report.words import amount, duration, verdict
+from attacks_eval.report.words import amount, bpda_alone, duration, verdict
 from attacks_eval.report.write import build_report, read_evaluation, write_report
 from attacks_eval.shares import share
 from attacks_eval.summary import robust
@@ -222,6 +222,19 @@ def test_what_was_not_run_is_said() -> None:
     }
     assert document.headline.startswith("No attack was run (clean: 85.0 %): nothing is known")
     assert document.number == "not attacked"
+
+
+def test_bpda_alone_is_an_attack_through_the_defence() -> None:
+    said = "BPDA alone (PGD-50, EOT 16, bpda) would have reported 45.0 % [30.7, 60.2]: 37.5 points too much."
+    assert bpda_alone(sample()) == said
+    transfer = [attack for attack in sample().attacks if attack.name == "transfer-bare"]
+    assert bpda_alone(sample(attacks=transfer)) is None
+
+
+def test_attacks_that_break_nothing_are_no_praise() -> None:
+    attacks = [attack.model_copy(update={"first": 0, "left": 34}) for attack in sample().attacks]
+    said = verdict(sample(attacks=attacks, worst_case=share(34, 40)))
+    assert said.endswith("No attack broke any image: the attacks, or the budget, may be too weak to tell.")
 
 
 def test_a_weak_attacker_is_named_as_such() -> None:
