@@ -33,7 +33,7 @@ class Attacker:
     defence: Defence | PurifiedClassifier = field(repr=False)
     threat: ThreatModel
     attack: Attack
-    judge: JudgeConfig = JudgeConfig()
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     seed: int = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:

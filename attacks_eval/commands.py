@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
         plan,
         folder=out,
         resume=options.resume,
+        workers=options.workers,
         seed=options.seed,
         second=_second(options.transfer_from, device),
         foreign=[parse_foreign(spec) for spec in options.attack or ()],
@@ -95,6 +96,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     p.add_argument("--images", type=positive_int, help="number of test images (default: the plan's)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
+    p.add_argument("--workers", type=positive_int, default=1, help="processes of one thread each, on a CPU (default 1)")
     p.add_argument("--out", type=Path, help="default: runs/BUNDLE/PLAN-PRESET")
     p.add_argument("--resume", action="store_true", help="go on with the evaluation that --out holds")
 

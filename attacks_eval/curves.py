@@ -6,6 +6,7 @@ The curve's attack is one attack, not the worst case over all; it is the same al
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ def _length_point(run: Run, attack: PGD, length: int, tasks: Sequence[Task], cra
     preset = purifier.preset.model_copy(update={"num_steps": length})
     defence = Defence.of(purifier.defence, preset)
     defence.cost = run.defence.cost
-    at_length = Run(defence, run.threat, run.plan, run.tasks, run.ledger, run.stream)
+    at_length = replace(run, defence=defence)
     section = f"curve-langevin {length}"
     clean = at_length.judged(f"{section} clean", tasks, f"{length} steps: clean")
     transfer = at_length.judged(f"{section} transfer", crafted, f"{length} steps: transfer")

@@ -1,7 +1,6 @@
 """The defence as its attacker meets it: [0, 1] images in, logits of replicates out, gradients in a named mode."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attacks_eval.errors import DefenceError, QuestionError
 from attacks_eval.gradients import GradMode
 from attacks_eval.losses import LossName, attack_loss
 from attacks_eval.purifiers import LangevinPurifier, NoPurifier, PullBack, Purifier
@@ -28,6 +28,11 @@ class Cost:
 
     image_steps: int = 0
     backward_steps: int = 0
+
+    def add(self, other: "Cost") -> None:
+        """Count what was spent elsewhere."""
+        self.image_steps += other.image_steps
+        self.backward_steps += other.backward_steps
 
 
 @dataclass
@@ -85,7 +90,7 @@ class Defence:
             self.cost.image_steps += len(batch) * self.purifier.num_steps
             purified = self.purifier.run(chains, ChainNoise([stream for _, stream in batch]))
             logits.append(self.classify(purified)[: len(batch)])
-        return split_replicates(torch.cat(logits), count)
+        return split_replicates(_finite(torch.cat(logits)), count)
 
     @torch.no_grad()
     def purified(self, x: Tensor, stream: Stream) -> Tensor:
@@ -105,10 +110,14 @@ class Defence:
         """Mean logits [B, K] over replicates, differentiable in the images in the given mode."""
         chains = replicate(from_unit(images), replicates)
         noise = ChainNoise([self._stream(stream, r) for r in range(replicates) for stream in streams])
-        steps = len(chains) * self.purifier.num_steps
-        self.cost.image_steps += steps
-        purified: Tensor = _Purify.apply(_pad(chains), self.purifier, noise, mode)  # type: ignore[no-untyped-call]
-        return split_replicates(self.classify(purified)[: len(chains)], replicates).mean(0)
+        self.cost.image_steps += len(chains) * self.purifier.num_steps
+        backward_steps = len(chains) * mode.backward_steps(self.purifier.num_steps)
+
+        def spend() -> None:
+            self.cost.backward_steps += backward_steps
+
+        purified: Tensor = _Purify.apply(_pad(chains), self.purifier, noise, mode, spend)  # type: ignore[no-untyped-call]
+        return split_replicates(_finite(self.classify(purified)[: len(chains)]), replicates).mean(0)
 
     def attack_gradient(
         self,
@@ -125,13 +134,12 @@ class Defence:
             logits = self.logits(images, streams, replicates, mode)
             losses = attack_loss(loss, logits, labels)
             (gradient,) = torch.autograd.grad(losses.sum(), images)
-        if mode.kind != "bpda":
-            steps = min(self.purifier.num_steps, mode.last or self.purifier.num_steps)
-            self.cost.backward_steps += len(images) * replicates * math.ceil(steps / mode.stride)
         return logits.detach(), losses.detach(), gradient
 
     def as_module(self, grad: str = "bpda", replicates: int | None = None, seed: int = 0) -> "DefenceModule":
         """A torch module, [0, 1] images to mean logits, that torchattacks and other libraries can attack unchanged."""
+        if replicates is not None and replicates < 1:
+            raise QuestionError(f"expected at least 1 replicate, got {replicates}")
         mode = GradMode.model_validate(grad)
         return DefenceModule(self, mode, replicates or self.served_replicates, Stream((seed, "module")))
 
@@ -164,15 +172,24 @@ class _Purify(torch.autograd.Function):
     """purify with the gradient that the mode names."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, purifier: Purifier, noise: ChainNoise, mode: GradMode) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, purifier: Purifier, noise: ChainNoise, mode: GradMode, spend: Callable[[], None]
+    ) -> Tensor:
         purified, pull_back = purifier.record(x.detach(), noise, mode)
-        ctx.pull_back = pull_back
+        ctx.pull_back, ctx.spend = pull_back, spend
         return purified.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         pull_back: PullBack = ctx.pull_back
-        return pull_back(gradients[0]), None, None, None
+        ctx.spend()
+        return pull_back(gradients[0]), None, None, None, None
+
+
+def _finite(logits: Tensor) -> Tensor:
+    if not bool(logits.isfinite().all()):
+        raise DefenceError("the defence answered with logits that are not finite; no verdict can be had from them")
+    return logits
 
 
 def _pad(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 LimpidError
 └── AttackError
     ├── QuestionError   an attack or an evaluation that makes no sense as asked
+    ├── DefenceError    a defence whose answers cannot be used
     ├── GradientError   a purifier whose gradients cannot be trusted
     └── ResultError     a result file that is damaged, or answers another question
 """
@@ -16,6 +17,10 @@ class AttackError(LimpidError):
 
 class QuestionError(AttackError):
     """The attack or the evaluation makes no sense as asked."""
+
+
+class DefenceError(AttackError):
+    """The defence's answers are not finite."""
 
 
 class GradientError(AttackError):

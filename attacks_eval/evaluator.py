@@ -33,6 +33,7 @@ from attacks_eval.shares import share
 from attacks_eval.streams import Stream
 from attacks_eval.summary import WorstCase, counting, worst_cases
 from attacks_eval.threat_model import Linf, ThreatModel, check_unit_range
+from attacks_eval.workers import Workers
 from models.console import console
 from models.purifier import PurifiedClassifier
 
@@ -65,6 +66,7 @@ class Evaluator:
         resume: go on with the evaluation that `folder` holds.
         second: another defence, whose bare classifier a transfer attack is also made on.
         foreign: attacks of other libraries to run before the plan's.
+        workers: processes to search in, on a CPU; they change no verdict.
     """
 
     defence: Defence | PurifiedClassifier
@@ -76,6 +78,7 @@ class Evaluator:
     second: Defence | None = None
     foreign: Sequence[ForeignAttack] = ()
     about: About = About()
+    workers: int = 1
 
     def run(self, images: Tensor, labels: Tensor) -> Evaluation:
         """Evaluate on images [N, C, H, W] in [0, 1] with labels [N].
@@ -102,8 +105,9 @@ class Evaluator:
             for row, (image, label) in enumerate(zip(images, labels, strict=True))
         )
         ledger = Ledger(folder, self._question(plan, defence, images, labels), self.resume, defence.cost)
-        run = Run(defence, self.threat, plan, tasks, ledger, Stream((self.seed,)))
-        found = self._find(run)
+        with Workers(self.workers, defence.device) as workers:
+            run = Run(defence, self.threat, plan, tasks, ledger, Stream((self.seed,)), workers)
+            found = self._find(run)
         about = {**self.about.__dict__, "seed": self.seed}
         evaluation = assemble(run, found, about)
         write_artefacts(run, folder, evaluation, found.worst)

@@ -41,6 +41,7 @@ INSTALL = {
 PYAUTOATTACK = {"apgd-ce": "ce", "apgd-dlr": "dlr"}
 # Arguments that `craft` fills in, and that a specification therefore does not name.
 OURS = ("self", "model", "predict", "device", "logger")
+BLACK_BOX = ("Square", "OnePixel", "Pixle", "GN", "SPSA")
 RADIUS = ("eps", "max_epsilon")
 NORMS = {"linf": "Linf", "l2": "L2"}
 
@@ -62,13 +63,18 @@ class ForeignAttack(Frozen):
     replicates: int | None = Field(default=None, ge=1)
 
     @property
+    def gradients(self) -> bool:
+        """Whether the attack uses gradients at all."""
+        return self.name not in BLACK_BOX
+
+    @property
     def title(self) -> str:
         """`library:ATTACK`."""
         return f"{self.library}:{self.name}"
 
     def craft(
         self, defence: Defence, tasks: Sequence[Task], threat: ThreatModel, seed: int
-    ) -> list[tuple[Task, Tensor]]:
+    ) -> Iterator[tuple[Task, Tensor]]:
         """Each task with its image [C, H, W] as the attack returned it, projected into the threat model.
 
         The images are not judged here. A batch's result depends on the seed and on the batch's tasks.
@@ -78,11 +84,9 @@ class ForeignAttack(Frozen):
                 [0, 1], say, or returns numbers that are not finite.
         """
         size = max(1, CHAINS_PER_BATCH // (self.replicates or defence.served_replicates))
-        crafted: list[tuple[Task, Tensor]] = []
         for first in range(0, len(tasks), size):
             batch = tasks[first : first + size]
-            crafted += zip(batch, self._attack(defence, batch, threat, seed), strict=True)
-        return crafted
+            yield from zip(batch, self._attack(defence, batch, threat, seed), strict=True)
 
     def _attack(self, defence: Defence, batch: Sequence[Task], threat: ThreatModel, seed: int) -> Tensor:
         images = torch.stack([task.image for task in batch])

@@ -14,6 +14,7 @@ about the purifier's real response; `smooth` does. A stride s is sound while s c
 states move little; `Evaluator` takes one only after comparing it with stride 1 on the defence at hand.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -51,6 +52,10 @@ class GradMode(Frozen):
     def __str__(self) -> str:
         kind = "truncated" if self.kind == "full" and self.last else self.kind
         return kind + (f":{self.last}" if self.last else "") + (f"/{self.stride}" if self.stride > 1 else "")
+
+    def backward_steps(self, num_steps: int) -> int:
+        """Hessian products that one backward pass along a chain takes."""
+        return 0 if self.kind == "bpda" else math.ceil(min(num_steps, self.last or num_steps) / self.stride)
 
 
 _NAME = re.compile(r"(?P<kind>bpda|full|truncated(?=:)|smooth)(?::(?P<last>[1-9]\d*))?(?:/(?P<stride>[1-9]\d*))?")

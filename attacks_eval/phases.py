@@ -87,14 +87,16 @@ def run_foreign(run: Run, foreign: ForeignAttack, tasks: Sequence[Task], exact: 
     if foreign.grad == FULL:
         foreign = foreign.model_copy(update={"grad": exact})
     configuration = foreign.model_dump(mode="json")
-    given = ",".join(f"{key}={value}" for key, value in foreign.arguments.items())
-    name = f"{foreign.title}({','.join(filter(None, (given, str(foreign.grad))))})"
+    given = [f"{key}={value}" for key, value in foreign.arguments.items()]
+    ours = [f"grad={foreign.grad}", f"replicates={foreign.replicates or run.defence.served_replicates}"]
+    name = f"{foreign.title},{','.join(given + ours)}"
+    knowledge: Knowledge = "white box" if foreign.gradients else "black box"
 
     def make(missing: Sequence[Task]) -> Iterable[tuple[Task, Tensor]]:
         return foreign.craft(run.defence, missing, run.threat, seed)
 
     finished = run.tried(("attack", name), tasks, make, 1)
-    return Row(name, f"{name}, unchanged", "white box", configuration, "all", False, 1, finished)
+    return Row(name, f"{name}, unchanged", knowledge, configuration, "all", False, 1, finished)
 
 
 def _source(run: Run, planned: PlannedAttack, second: Defence | None) -> Defence:

@@ -1,7 +1,9 @@
 """Runs an attack's searches side by side: batches their questions, judges their candidates, refills freed places.
 
-A candidate is chosen on the attack's own noise and judged on fresh noise. Because a judge that is asked again and again
-errs some day, a search may ask only with a candidate that looks worse for the defence than any it had judged before.
+A candidate is chosen on the attack's own noise and judged on fresh noise. A judge that is asked at every step errs some
+day, and one that is asked once may have been shown a lucky draw: so a search asks when its candidate looks worse for
+the defence than any judged before, or when twice as many questions have passed as the last time; and at its end about
+its best candidate and its last.
 """
 
 from collections import deque
@@ -59,40 +61,71 @@ class Outcome(Frozen):
 
 @dataclass
 class _Slot:
-    """One search under way."""
+    """One search under way: the candidate that it asks about, and the worst for the defence of those judged."""
 
     task: Task
     search: Search
     stream: Stream
     candidate: Tensor
+    asked: Tensor = field(default_factory=lambda: torch.empty(0))
+    margin: float = inf
     queries: int = 0
     best: Tensor = field(default_factory=lambda: torch.empty(0))
     best_margin: float = inf
-    judged_margin: float = 0.0  # only wrong answers are worth judging
+    best_query: int = 0
     losses: list[float] = field(default_factory=list)
     zero_gradients: int = 0
-    verdicts: list[Verdict] = field(default_factory=list)
+    tries: int = 0
+    judged_margin: float = inf
+    next_try: int = 0
+    kept: Tensor = field(default_factory=lambda: torch.empty(0))
+    verdict: Verdict | None = None
+    broken_at: int | None = None
 
     def take(self, answer: Answer, margin: float) -> None:
         """Count an answer to the candidate."""
-        self.queries += 1
+        self.queries, self.asked, self.margin = self.queries + 1, self.candidate, margin
         self.losses.append(answer.loss)
         if answer.gradient is not None and not bool((answer.gradient.isfinite() & (answer.gradient != 0)).any()):
             self.zero_gradients += 1
         if margin < self.best_margin:
-            self.best, self.best_margin = self.candidate, margin
+            self.best, self.best_margin, self.best_query = self.candidate, margin, self.queries
+
+    @property
+    def broken(self) -> bool:
+        """Whether a judged candidate broke the defence."""
+        return self.verdict is not None and self.verdict.broken
+
+    @property
+    def promising(self) -> bool:
+        """Whether the last candidate is answered wrongly and worth a judge's time."""
+        return self.margin < 0 and (self.margin < self.judged_margin or self.queries >= self.next_try)
+
+    def settle(self, image: Tensor, query: int, margin: float, verdict: Verdict) -> None:
+        """Keep a judged image if it is the worst so far, and wait twice as long as before to ask again."""
+        self.tries += 1
+        self.next_try = self.queries + 2**self.tries
+        self.judged_margin = min(self.judged_margin, margin)
+        if self.verdict is None or _badness(verdict) < _badness(self.verdict):
+            self.kept, self.verdict = image, verdict
+            self.broken_at = query if verdict.broken else None
 
     def outcome(self) -> Outcome:
-        broken = self.verdicts[-1].broken
+        assert self.verdict is not None
         return Outcome(
-            verdict=self.verdicts[-1],
-            broken_at=self.queries if broken else None,
+            verdict=self.verdict,
+            broken_at=self.broken_at,
             queries=self.queries,
-            tries=len(self.verdicts),
+            tries=self.tries,
             first_loss=round(self.losses[0], 5),
             best_loss=round(max(self.losses), 5),
             zero_gradients=self.zero_gradients,
         )
+
+
+def _badness(verdict: Verdict) -> tuple[bool, bool, float]:
+    """Sorts verdicts: broken, then wrong but undecided, then by the mean logits' margin."""
+    return not verdict.broken, verdict.right, verdict.margin
 
 
 Record = Callable[[Task, Outcome, Tensor], None]
@@ -122,14 +155,13 @@ def run_attack(
             active.append(_start(waiting.popleft(), attack, threat, stream))
         answers = _ask(defence, attack, active)
         advance(len(active))
-        promising = [slot for slot in active if slot.best_margin < slot.judged_margin]
-        _judge(defence, promising, judging)
+        _judge(defence, [slot for slot in active if slot.promising], judging, last=True)
         going, ended = _continue(active, answers)
-        unjudged = [slot for slot in ended if not slot.verdicts or slot.best_margin < slot.judged_margin]
-        _judge(defence, unjudged, judging)
+        _judge(defence, [slot for slot in ended if slot.best_margin < slot.judged_margin], judging, last=False)
+        _judge(defence, [slot for slot in ended if not slot.broken], judging, last=True)
         for slot in ended:
             advance(attack.queries - slot.queries)
-            record(slot.task, slot.outcome(), slot.best)
+            record(slot.task, slot.outcome(), slot.kept)
         active = going
 
 
@@ -189,16 +221,16 @@ def _ask(defence: Defence, attack: Attack, slots: Sequence[_Slot]) -> list[Answe
     return answers
 
 
-def _judge(defence: Defence, slots: Sequence[_Slot], judging: JudgeConfig) -> None:
-    """Judge each slot's best candidate on noise that its search has not seen."""
+def _judge(defence: Defence, slots: Sequence[_Slot], judging: JudgeConfig, last: bool) -> None:
+    """Judge each slot's last candidate, or its best one, on noise that its search has not seen."""
     if not slots:
         return
-    images = torch.stack([slot.best for slot in slots])
+    images = torch.stack([slot.asked if last else slot.best for slot in slots])
     labels = torch.tensor([slot.task.label for slot in slots], device=images.device)
-    streams = [slot.stream.child("judge", len(slot.verdicts)) for slot in slots]
-    for slot, verdict in zip(slots, judge(defence, images, labels, streams, judging), strict=True):
-        slot.verdicts.append(verdict)
-        slot.judged_margin = slot.best_margin
+    streams = [slot.stream.child("judge", slot.tries) for slot in slots]
+    for slot, image, verdict in zip(slots, images, judge(defence, images, labels, streams, judging), strict=True):
+        query, margin = (slot.queries, slot.margin) if last else (slot.best_query, slot.best_margin)
+        slot.settle(image, query, margin, verdict)
 
 
 def _continue(active: Sequence[_Slot], answers: Sequence[Answer]) -> tuple[list[_Slot], list[_Slot]]:
@@ -206,7 +238,7 @@ def _continue(active: Sequence[_Slot], answers: Sequence[Answer]) -> tuple[list[
     going, ended = [], []
     for slot, answer in zip(active, answers, strict=True):
         try:
-            if slot.verdicts and slot.verdicts[-1].broken:
+            if slot.broken:
                 slot.search.close()
                 ended.append(slot)
             else:

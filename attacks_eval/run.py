@@ -1,5 +1,6 @@
 """An evaluation under way: what its phases share, and how each asks the ledger before it works."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,9 +13,10 @@ from attacks_eval.defence import Defence
 from attacks_eval.judge import Verdict, judge
 from attacks_eval.ledger import Key, Ledger
 from attacks_eval.plans import Plan
-from attacks_eval.protocol import Outcome, Task, run_attack
+from attacks_eval.protocol import Outcome, Task
 from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
+from attacks_eval.workers import Workers
 from models.console import progress_bar
 
 T = TypeVar("T")
@@ -36,6 +38,7 @@ class Run:
     tasks: tuple[Task, ...]
     ledger: Ledger
     stream: Stream
+    workers: Workers
 
     def judged(self, section: str, tasks: Sequence[Task], title: str) -> dict[int, Verdict]:
         """The verdict on each task's image as it is; `section` names the noise and the ledger's entries."""
@@ -61,7 +64,7 @@ class Run:
         if missing:
             with progress_bar(title, len(missing) * attack.queries) as progress:
                 task_id = progress.task_ids[0]
-                run_attack(
+                self.workers.run_attack(
                     defence,
                     attack,
                     missing,
@@ -76,14 +79,17 @@ class Run:
     def tried(self, key: Key, tasks: Sequence[Task], make: Make, queries: int) -> dict[int, Outcome]:
         """Images made by `make`, without the defence or by another library, judged by the same rule."""
         missing = self._missing(key, tasks)
-        record = self._recorder(key)
-        made = [Task(task.number, image, task.label) for task, image in make(missing)] if missing else []
-        for batch in batches(made, f"{key[-1]}: verdicts"):
-            images = torch.stack([task.image for task in batch])
-            streams = [self.stream.child(*key, task.number, "judge", 0) for task in batch]
-            verdicts = judge(self.defence, images, _labels(batch, images.device), streams, self.plan.judge)
-            for task, verdict in zip(batch, verdicts, strict=True):
-                record(task, _crafted_outcome(verdict, queries), task.image)
+        if missing:
+            record = self._recorder(key)
+            with progress_bar(str(key[-1]), len(missing)) as progress:
+                for batch in _chunks(make(missing)):
+                    images = torch.stack([image for _, image in batch])
+                    labels = _labels([task for task, _ in batch], images.device)
+                    streams = [self.stream.child(*key, task.number, "judge", 0) for task, _ in batch]
+                    verdicts = judge(self.defence, images, labels, streams, self.plan.judge)
+                    for (task, image), verdict in zip(batch, verdicts, strict=True):
+                        record(task, _crafted_outcome(verdict, queries), image)
+                    progress.advance(progress.task_ids[0], len(batch))
         return self.finished(key, tasks)
 
     def finished(self, key: Key, tasks: Sequence[Task]) -> dict[int, Outcome]:
@@ -119,6 +125,12 @@ def _crafted_outcome(verdict: Verdict, queries: int) -> Outcome:
 
 def _labels(tasks: Sequence[Task], device: torch.device) -> Tensor:
     return torch.tensor([task.label for task in tasks], device=device)
+
+
+def _chunks(made: Iterable[tuple[Task, Tensor]]) -> Iterable[list[tuple[Task, Tensor]]]:
+    stream = iter(made)
+    while batch := list(itertools.islice(stream, JUDGE_BATCH)):
+        yield batch
 
 
 def batches(items: Sequence[T], title: str) -> Iterable[Sequence[T]]:

@@ -76,7 +76,7 @@ def surviving(defence: Defence, attack: Attack, tasks: list[Task], threat: Threa
 
 def test_pgd_without_a_random_start_is_our_pgd(bare: Defence, tasks: list[Task]) -> None:
     threat, few = ThreatModel(budget=40), tasks[:20]
-    theirs = parse_foreign("torchattacks:PGD,alpha=5/255,steps=7,random_start=false").craft(bare, few, threat, 0)
+    theirs = list(parse_foreign("torchattacks:PGD,alpha=5/255,steps=7,random_start=false").craft(bare, few, threat, 0))
     seen = iterates(bare, PGD(steps=7, attack_step=5, random_start=False), few, threat)
     assert [task for task, _ in theirs] == few
     for task, image in theirs:
@@ -101,8 +101,8 @@ def iterates(defence: Defence, attack: PGD, tasks: list[Task], threat: ThreatMod
 
 def test_eot_changes_nothing_on_a_deterministic_defence(bare: Defence, tasks: list[Task]) -> None:
     threat, given = ThreatModel(budget=40), "alpha=8/255,steps=5,random_start=false"
-    plain = parse_foreign(f"torchattacks:PGD,{given}").craft(bare, tasks, threat, 0)
-    averaged = parse_foreign(f"torchattacks:EOTPGD,{given},eot_iter=3").craft(bare, tasks, threat, 0)
+    plain = list(parse_foreign(f"torchattacks:PGD,{given}").craft(bare, tasks, threat, 0))
+    averaged = list(parse_foreign(f"torchattacks:EOTPGD,{given},eot_iter=3").craft(bare, tasks, threat, 0))
     assert torch.allclose(stacked(plain), stacked(averaged), atol=1e-6)
 
 
@@ -110,7 +110,9 @@ def test_eot_changes_nothing_on_a_deterministic_defence(bare: Defence, tasks: li
 def test_apgd_is_as_strong_as_ours(bare: Defence, tasks: list[Task], budget: int, loss: str) -> None:
     """At 25/255 about half of the images survive either, so a weaker one would show."""
     threat = ThreatModel(budget=budget)
-    theirs = sum(right(bare, parse_foreign(f"torchattacks:APGD,steps=20,loss={loss}").craft(bare, tasks, threat, 0)))
+    theirs = sum(
+        right(bare, list(parse_foreign(f"torchattacks:APGD,steps=20,loss={loss}").craft(bare, tasks, threat, 0)))
+    )
     ours = surviving(bare, APGD.model_validate({"steps": 20, "loss": loss}), tasks, threat)
     assert abs(ours - theirs) <= 4
     assert ours < 0.65 * len(tasks)
@@ -119,7 +121,7 @@ def test_apgd_is_as_strong_as_ours(bare: Defence, tasks: list[Task], budget: int
 def test_square_is_no_stronger_than_ours(bare: Defence, tasks: list[Task]) -> None:
     """Theirs never puts a small window on an image's last row or column: a handicap on 8 x 8 pixels."""
     threat = ThreatModel(budget=40)
-    made = parse_foreign("torchattacks:Square,n_queries=100").craft(bare, tasks, threat, 0)
+    made = list(parse_foreign("torchattacks:Square,n_queries=100").craft(bare, tasks, threat, 0))
     ours = surviving(bare, Square(max_queries=100, remeasure=0), tasks, threat)
     assert ours <= sum(right(bare, made)) + 3
     assert sum(right(bare, made)) < 40
@@ -129,8 +131,8 @@ def test_square_is_no_stronger_than_ours(bare: Defence, tasks: list[Task]) -> No
 @pytest.mark.parametrize(("name", "loss"), [("apgd-ce", "ce"), ("apgd-dlr", "dlr")])
 def test_pyautoattack_is_as_strong_as_torchattacks(bare: Defence, tasks: list[Task], name: str, loss: str) -> None:
     threat = ThreatModel(budget=25)
-    original = parse_foreign(f"pyautoattack:{name},n_iter=20").craft(bare, tasks, threat, 0)
-    port = parse_foreign(f"torchattacks:APGD,steps=20,loss={loss}").craft(bare, tasks, threat, 0)
+    original = list(parse_foreign(f"pyautoattack:{name},n_iter=20").craft(bare, tasks, threat, 0))
+    port = list(parse_foreign(f"torchattacks:APGD,steps=20,loss={loss}").craft(bare, tasks, threat, 0))
     assert abs(sum(right(bare, original)) - sum(right(bare, port))) <= 4
 
 
@@ -168,12 +170,12 @@ def test_a_run_is_reproducible_by_seed_and_touches_no_global_state(fast: Defence
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     for spec in ("PGD,steps=2", "APGD,steps=2", "Pixle,restarts=1"):
         attack = parse_foreign(f"torchattacks:{spec},replicates=2")
-        first, again, other = (stacked(attack.craft(fast, tasks[:2], ThreatModel(), seed)) for seed in (0, 0, 1))
+        first, again, other = (stacked(list(attack.craft(fast, tasks[:2], ThreatModel(), seed))) for seed in (0, 0, 1))
         assert torch.equal(first, again), spec
         # APGD returns the clean image where it breaks nothing.
         assert "APGD" in spec or not torch.equal(first, other), spec
     with pytest.raises(QuestionError, match="fails on this defence"):
-        parse_foreign("torchattacks:PGDRS").craft(fast, tasks[:4], ThreatModel(), 0)
+        list(parse_foreign("torchattacks:PGDRS").craft(fast, tasks[:4], ThreatModel(), 0))
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]
     assert random.getstate() == states[2]
@@ -182,8 +184,8 @@ def test_a_run_is_reproducible_by_seed_and_touches_no_global_state(fast: Defence
 def test_batches_do_not_change_each_other(fast: Defence, tasks: list[Task]) -> None:
     """With 16 replicates a batch holds 4 images."""
     attack = parse_foreign("torchattacks:PGD,steps=2,replicates=16")
-    together = attack.craft(fast, tasks[:8], ThreatModel(), 0)
-    apart = [made for part in (tasks[:4], tasks[4:8]) for made in attack.craft(fast, part, ThreatModel(), 0)]
+    together = list(attack.craft(fast, tasks[:8], ThreatModel(), 0))
+    apart = [made for part in (tasks[:4], tasks[4:8]) for made in list(attack.craft(fast, part, ThreatModel(), 0))]
     assert torch.equal(stacked(together), stacked(apart))
     assert [task.number for task, _ in together] == list(range(8))
 
@@ -191,7 +193,7 @@ def test_batches_do_not_change_each_other(fast: Defence, tasks: list[Task]) -> N
 @pytest.mark.parametrize("threat", [ThreatModel(budget=40), ThreatModel(norm="l2", budget=400)])
 @pytest.mark.parametrize("spec", ["GN,std=0.5", "DeepFool", "APGD,steps=5", "FAB,steps=10"])
 def test_images_are_inside_the_threat_model(bare: Defence, tasks: list[Task], spec: str, threat: ThreatModel) -> None:
-    made = parse_foreign(f"torchattacks:{spec}").craft(bare, tasks[:8], threat, 0)
+    made = list(parse_foreign(f"torchattacks:{spec}").craft(bare, tasks[:8], threat, 0))
     images, clean = stacked(made), torch.stack([task.image for task, _ in made])
     distances = threat.distance(images, clean)
     assert distances.max() <= threat.radius + 1e-5
@@ -204,10 +206,10 @@ def test_the_number_of_classes_is_the_defences(tasks: list[Task]) -> None:
     weights = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     four = Defence(NoPurifier(), lambda x: x.flatten(1) @ weights.T)
     few = [Task(task.number, task.image, int(four.classify(task.image[None] * 2 - 1).argmax())) for task in tasks[:6]]
-    made = parse_foreign("torchattacks:APGDT,steps=5").craft(four, few, ThreatModel(budget=60), 0)
+    made = list(parse_foreign("torchattacks:APGDT,steps=5").craft(four, few, ThreatModel(budget=60), 0))
     assert sum(right(four, made)) < 3
     with pytest.raises(QuestionError, match="APGDT fails"):
-        parse_foreign("torchattacks:APGDT,steps=5,n_classes=10").craft(four, few, ThreatModel(budget=1), 0)
+        list(parse_foreign("torchattacks:APGDT,steps=5,n_classes=10").craft(four, few, ThreatModel(budget=1), 0))
 
 
 def test_values_are_read_as_written() -> None:
@@ -270,7 +272,7 @@ def test_arguments_that_contradict_the_question_are_refused(
     bare: Defence, tasks: list[Task], spec: str, threat: ThreatModel, message: str
 ) -> None:
     with pytest.raises(QuestionError, match=message):
-        parse_foreign(f"torchattacks:{spec}").craft(bare, tasks[:3], threat, 0)
+        list(parse_foreign(f"torchattacks:{spec}").craft(bare, tasks[:3], threat, 0))
 
 
 def test_images_outside_the_unit_range_raise(fast: Defence, bare: Defence, tasks: list[Task]) -> None:
@@ -279,7 +281,7 @@ def test_images_outside_the_unit_range_raise(fast: Defence, bare: Defence, tasks
         with pytest.raises(ValueError, match=r"expected images in \[0, 1\]"):
             module(wild[None])
     with pytest.raises(ValueError, match=r"expected images in \[0, 1\]"):
-        parse_foreign("torchattacks:PGD").craft(bare, [Task(0, wild, 0)], ThreatModel(), 0)
+        list(parse_foreign("torchattacks:PGD").craft(bare, [Task(0, wild, 0)], ThreatModel(), 0))
 
 
 @pytest.mark.parametrize("library", ["torchattacks", "pyautoattack"])
