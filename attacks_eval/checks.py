@@ -23,7 +23,7 @@ def measure_checks(run: Run, probe: GradientProbe, right: set[int]) -> Checks:
     """Attack a few images with a budget that breaks every classifier, through the exact gradient."""
     budget = UNBOUNDED[run.threat.norm]
     tasks = [task for task in run.tasks if task.number in right][: run.plan.check_images]
-    attack = PGD(steps=STEPS, attack_step=budget / 10, loss="margin", grad=probe.exact, eot=4)
+    attack = PGD(steps=STEPS, loss="margin", grad=probe.exact, eot=4)
     threat = ThreatModel(norm=run.threat.norm, budget=budget)
     found = run.searched(("check", "unbounded"), run.defence, attack, tasks, threat, "check: unbounded budget")
     survivors = sum(not each.broken for each in found.values())

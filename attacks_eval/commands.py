@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
+from attacks_eval.added import parse_added
 from attacks_eval.artefacts import RESULT
 from attacks_eval.defence import Defence
 from attacks_eval.evaluator import About, Evaluator
-from attacks_eval.foreign import parse_foreign
 from attacks_eval.plans import PLANS, Plan, load_plan
 from attacks_eval.report.compare import write_comparison
 from attacks_eval.report.write import write_report
@@ -20,6 +20,7 @@ from models.data import DATASETS
 from models.device import resolve_device
 from models.evaluation.sample import take_images
 from models.pixels import to_unit
+from models.purifier import Preset
 
 
 def run(options: argparse.Namespace) -> None:
@@ -28,12 +29,16 @@ def run(options: argparse.Namespace) -> None:
     bundle = load_bundle(options.bundle, device)
     manifest = bundle.manifest
     preset_name = options.defence or manifest.default_preset
+    preset = manifest.preset(preset_name)
+    if options.chain:
+        preset_name += "*"
+        preset = validate(Preset, apply_overrides(preset.model_dump(), options.chain), "--chain")
     plan = _plan(options)
     threat = validate(ThreatModel, {"norm": options.norm, "budget": options.budget}, "--budget")
     taken = take_images(manifest, options.data, options.folder, options.first, plan.images, device)
-    out = options.out or Path("runs") / manifest.name / f"{plan.name}-{preset_name}"
+    out = options.out or Path("runs") / manifest.name / f"{plan.name}-{preset_name}".replace("*", "")
     evaluation = Evaluator(
-        Defence.of(bundle.defence, manifest.preset(preset_name)),
+        Defence.of(bundle.defence, preset),
         threat,
         plan,
         folder=out,
@@ -41,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         workers=options.workers,
         seed=options.seed,
         second=_second(options.transfer_from, device),
-        foreign=[parse_foreign(spec) for spec in options.attack or ()],
+        added=[parse_added(spec) for spec in options.attack or ()],
         about=About(
             bundle_name=manifest.name,
             bundle=bundle.digest,
@@ -84,11 +89,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     p.set_defaults(run=run)
     p.add_argument("--bundle", type=Path, required=True)
     p.add_argument("--defence", help="the bundle's preset to attack (default: its default)")
+    chain = "change the attacked chain, e.g. num_steps=2000; it is then another defence than the bundle's"
+    p.add_argument("--chain", action="append", default=[], metavar="KEY=VALUE", help=chain)
     p.add_argument("--preset", choices=PLANS, default="quick", help="the plan (default quick)")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the plan, e.g. images=100")
     p.add_argument("--norm", choices=["linf", "l2"], default="linf")
     p.add_argument("--budget", type=float, default=8.0, help="radius in 1/255 units (default 8)")
-    p.add_argument("--attack", action="append", metavar="SPEC", help="add torchattacks:NAME,key=value,...")
+    added = "add an attack: limpid:APGD,grad=truncated:25,eot=8 or torchattacks:NAME,key=value,..."
+    p.add_argument("--attack", action="append", metavar="SPEC", help=added)
     p.add_argument("--transfer-from", type=Path, metavar="BUNDLE", help="craft on this bundle's classifier too")
     p.add_argument("--data", choices=DATASETS, help="default: what the energy was trained on")
     p.add_argument("--folder", type=Path, help="a local folder that holds the dataset's files")

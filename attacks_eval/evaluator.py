@@ -65,7 +65,7 @@ class Evaluator:
         folder: where the ledger, `result.json` and `adv.npz` go; None keeps nothing.
         resume: go on with the evaluation that `folder` holds.
         second: another defence, whose bare classifier a transfer attack is also made on.
-        foreign: attacks of other libraries to run before the plan's.
+        added: attacks to run before the plan's, ours or other libraries'.
         workers: processes to search in, on a CPU; they change no verdict.
     """
 
@@ -76,7 +76,7 @@ class Evaluator:
     resume: bool = False
     seed: int = 0
     second: Defence | None = None
-    foreign: Sequence[ForeignAttack] = ()
+    added: Sequence[PlannedAttack | ForeignAttack] = ()
     about: About = About()
     workers: int = 1
 
@@ -150,11 +150,13 @@ class Evaluator:
 
     def _attack(self, run: Run, probe: GradientProbe, clean: Mapping[int, Verdict]) -> list[Row]:
         """Every attack in order, on what it is meant for."""
-        extra = [transfer_from("second")] if self.second else []
+        extra = [each for each in self.added if isinstance(each, PlannedAttack)]
+        extra += [transfer_from("second")] if self.second else []
         planned = [resolve(each, probe.exact, run.defence) for each in (*extra, *run.plan.attacks)]
         right = [task for task in run.tasks if clean[task.number].right]
         _announce(planned, probe, run.defence.purifier.num_steps, len(right))
-        rows = [run_foreign(run, foreign, right, probe.exact, self.seed) for foreign in self.foreign]
+        foreign = [each for each in self.added if isinstance(each, ForeignAttack)]
+        rows = [run_foreign(run, each, right, probe.exact, self.seed) for each in foreign]
         for each in planned:
             broken = set[int]().union(*(row.broken for row in counting(rows)))
             on = [task for task in right if each.on == "all" or task.number not in broken]

@@ -140,7 +140,7 @@ def parse_foreign(spec: str) -> ForeignAttack:
         close = difflib.get_close_matches(name.lower(), [attack.lower() for attack in known], n=4, cutoff=0.5)
         near = [attack for attack in known if attack.lower() in close] or known
         raise QuestionError(f"{library} has no attack {name!r}; the nearest: {', '.join(near)}")
-    arguments = _read_pairs(spec, pairs)
+    arguments = read_pairs(spec, pairs)
     grad, replicates = arguments.pop("grad", "bpda"), arguments.pop("replicates", None)
     if replicates is not None and (type(replicates) is not int or replicates < 1):
         raise QuestionError(f"{spec!r}: replicates must be a whole number from 1 on, got {replicates!r}")
@@ -153,7 +153,8 @@ def parse_foreign(spec: str) -> ForeignAttack:
     )
 
 
-def _read_pairs(spec: str, pairs: Sequence[str]) -> dict[str, Any]:
+def read_pairs(spec: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """The arguments `key=value` of a specification; raises QuestionError for anything else."""
     arguments: dict[str, Any] = {}
     for pair in pairs:
         key, separator, text = (part.strip() for part in pair.partition("="))

@@ -13,13 +13,15 @@ from models.pixels import budget_to_unit
 
 
 class PGD(Frozen):
-    """x <- project(x + step * ascent(gradient)), from `restarts` random points; `attack_step` in 1/255 units.
+    """x <- project(x + step * ascent(gradient)), from `restarts` random points.
+
+    `attack_step` is in 1/255 units; by default a quarter of the budget: 2/255 at 8/255.
 
     With grad bpda and eot > 1 this is BPDA+EOT (Athalye et al. 2018; Hill et al., arXiv 2005.13525).
     """
 
     steps: int = Field(default=20, ge=0)
-    attack_step: float = Field(default=2.0, gt=0)
+    attack_step: float | None = Field(default=None, gt=0)
     restarts: int = Field(default=1, ge=1)
     random_start: bool = True
     loss: LossName = "ce"
@@ -33,7 +35,7 @@ class PGD(Frozen):
 
     def search(self, image: Tensor, label: int, threat: ThreatModel, stream: Stream) -> Search:
         """Yield every iterate of every restart."""
-        step = budget_to_unit(self.attack_step)
+        step = threat.radius / 4 if self.attack_step is None else budget_to_unit(self.attack_step)
         for restart in range(self.restarts):
             x = image
             if self.random_start:

@@ -80,13 +80,13 @@ def transfer_from(source: Literal["bare", "second"], steps: int = 100) -> Planne
         name=f"transfer-{source}",
         title=f"PGD-{steps} on {where}",
         knowledge="transfer",
-        attack=PGD(steps=steps, attack_step=1.0, loss="margin"),
+        attack=PGD(steps=steps, loss="margin"),
         source=source,
     )
 
 
 def pgd(name: str, steps: int, eot: int, grad: GradMode, on: Literal["all", "survivors"] = "all") -> PlannedAttack:
-    """PGD with cross-entropy, 2/255 a step, through the purifier."""
+    """PGD with cross-entropy through the purifier."""
     attack = PGD(steps=steps, eot=eot, grad=grad)
     return PlannedAttack(
         name=name, title=f"PGD-{steps}, EOT {eot}, {grad}", knowledge="white box", attack=attack, on=on

@@ -21,6 +21,7 @@ from models.evaluation.sample import take_images
 from models.export import export_bundle, read_presets, write_manifest
 from models.image_files import read_image, write_png
 from models.langevin import seeded_noise
+from models.model_card import for_the_card
 from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.training.diagnostics import save_grid
 from models.training.recipe import load_recipe
@@ -66,7 +67,7 @@ def measured(options: argparse.Namespace) -> None:
         result = _read_json(path)
         if not manifest.answers(result):
             raise DataError(f"{path} was measured on another bundle than {manifest.name}, {manifest.digest[:16]}")
-        results[result["kind"]] = result
+        results[result["kind"]] = for_the_card(result)
     write_manifest(options.bundle, manifest.model_copy(update={"measured": results}))
     console.print(f"{options.bundle}: model card shows {', '.join(results)}")
 

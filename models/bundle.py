@@ -138,10 +138,10 @@ class Manifest(Frozen):
 
     def answers(self, result: Mapping[str, Any]) -> bool:
         """Whether a result of `attacks_eval` was measured on these weights, and its presets are this bundle's."""
-        rows: dict[str, Any] = result.get("presets", {})
-        same = all(
-            name in self.presets and row["preset"] == self.presets[name].model_dump() for name, row in rows.items()
-        )
+        measured = {name: row["preset"] for name, row in result.get("presets", {}).items()}
+        if "preset_name" in result:
+            measured[result["preset_name"]] = result["preset"]
+        same = all(name in self.presets and self.presets[name].model_dump() == it for name, it in measured.items())
         return same and result.get("weights") == self.weights_digest
 
 

@@ -9,8 +9,10 @@ from models.bundle import Manifest
 def render_model_card(manifest: Manifest) -> str:
     """Markdown: what the bundle is, what was measured (worst first), how it was made, what it is not for."""
     parts = [f"# {manifest.name}", manifest.description, _identity(manifest)]
+    if "robustness" in manifest.measured:
+        parts += ["## Against an attacker who knows the defence", _robustness(manifest.measured["robustness"])]
     if "baseline" in manifest.measured:
-        parts += ["## Measured", _baseline(manifest.measured["baseline"])]
+        parts += ["## Against an attacker who does not", _baseline(manifest.measured["baseline"])]
     if "trade_off" in manifest.measured:
         parts += ["## Steps, step size and replicates", _trade_off(manifest.measured["trade_off"])]
     if not manifest.measured:
@@ -22,9 +24,76 @@ def render_model_card(manifest: Manifest) -> str:
 LIMITS = """\
 Purification with Langevin dynamics resists attacks made against the bare classifier. It is **not** a guarantee
 against an attacker who knows the purifier and differentiates through it or through a smooth twin of its energy: one
-defence of this kind fell from 55 % to about 6 % that way (MEFA, arXiv 2605.06357). The transfer numbers above say
-nothing about such an attacker.
+defence of this kind fell from 55 % to about 6 % that way (MEFA, arXiv 2605.06357).
 Answers vary between calls, because chains are random."""
+
+# Of a robustness result, what a card shows; the whole stands beside its report.
+SHOWN = (
+    *(
+        "kind",
+        "weights",
+        "preset_name",
+        "preset",
+        "data",
+        "first",
+        "images",
+        "threat",
+        "plan_name",
+        "command",
+        "commit",
+    ),
+    *("clean", "worst_case", "worst_case_rounded", "gradient_note", "certification"),
+)
+SHOWN_OF_ATTACK = ("name", "title", "knowledge", "on", "attacked", "left", "fixed_randomness")
+
+
+def for_the_card(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of `attacks_eval` as a manifest holds it: robustness results without their per-image records."""
+    if result["kind"] != "robustness":
+        return result
+    attacks = [
+        {key: attack[key] for key in SHOWN_OF_ATTACK} | {"mean_logit": attack["statistics"]["mean_logit"]}
+        for attack in result["attacks"]
+    ]
+    return {key: result[key] for key in SHOWN} | {"attacks": attacks}
+
+
+def _robustness(measured: dict[str, Any]) -> str:
+    """The worst case first, then every attack that was run on all images, strongest first."""
+    threat, first = measured["threat"], measured["first"]
+    norm = "L-infinity" if threat["norm"] == "linf" else "L2"
+    head = (
+        f"Preset {measured['preset_name']}, test images {first:,} to {first + measured['images'] - 1:,}, {norm} "
+        f"{threat['budget']:g}/255, Wilson 95 % intervals. An image counts as held when the mean logits over up to "
+        "128 fresh replicates are right."
+    )
+    rows = [["**worst case of all attacks**", f"**{_percent(measured['worst_case'])}**"]]
+    rows += [["the same images rounded to 256 levels", _percent(measured["worst_case_rounded"])]]
+    counted = [a for a in measured["attacks"] if a["on"] == "all" and not a["fixed_randomness"]]
+    counted.sort(key=lambda attack: float(attack["mean_logit"]["accuracy"]))
+    rows += [[f"{attack['title']} ({attack['knowledge']})", _percent(attack["mean_logit"])] for attack in counted]
+    rows += [["clean", _percent(measured["clean"]["mean_logit"])]]
+    others = [
+        f"{attack['title']}: broke {attack['attacked'] - attack['mean_logit']['correct']} of the {attack['attacked']} "
+        "images that were left"
+        for attack in measured["attacks"]
+        if attack["on"] == "survivors"
+    ]
+    parts = [head, _table(["attack", "held"], rows), *[f"- {line}." for line in others], measured["gradient_note"]]
+    if measured["certification"]:
+        parts.append(_certified(measured["certification"]))
+    return "\n\n".join([*parts, f"Remade by `{measured['command']}` (commit {measured['commit'][:12]})."])
+
+
+def _certified(found: dict[str, Any]) -> str:
+    points = [point for point in found["points"] if point["accuracy"]["correct"]]
+    shown = [points[0], points[len(points) // 2], points[-1]] if points else []
+    radii = "; ".join(f"L2 {point['radius']:.3f}: {_percent(point['accuracy'])}" for point in shown)
+    return (
+        f"Certified (randomised smoothing, sigma {found['sigma']:g}, {found['estimation']} draws, confidence "
+        f"{100 * (1 - found['alpha']):g} %, {found['images']} images; of the smoothed classifier, not of the served "
+        f"one): {radii or 'nothing'}."
+    )
 
 
 def _identity(manifest: Manifest) -> str:

@@ -58,7 +58,7 @@ def test_apgd_examines_progress_at_the_paper_s_fractions() -> None:
 
 
 def test_apgd_halves_its_step_where_a_fixed_step_oscillates() -> None:
-    """On a linear loss in L2, PGD with a large step circles; Auto-PGD ends nearer to the optimum than its first step."""
+    """Its first step is twice the radius; only smaller ones can come so near to the optimum of a linear loss in L2."""
     losses = [loss for _, loss in drive(APGD(steps=50, loss="margin"), IMAGE, 0, L2(0.1), STREAM)]
     optimum = float(2 * (WEIGHTS.view(SHAPE) * IMAGE).sum() - WEIGHTS.sum() + 2 * 0.1 * WEIGHTS.norm())
     assert optimum - max(losses) < 1e-3 * abs(optimum)
