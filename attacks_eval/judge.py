@@ -1,7 +1,8 @@
 """The verdict on one image: sequential testing with fresh noise, and the statistics that a random defence needs.
 
 One draw is not a prediction. Replicates are drawn in stages until the Clopper-Pearson interval of the share of correct
-ones leaves 1/2 and the mean logits agree; most images need only the first stage.
+ones leaves 1/2 and the mean logits agree; most images need only the first stage. What the last stage leaves open is
+counted as open, and judged by its mean logits.
 """
 
 from collections.abc import Sequence
@@ -64,8 +65,8 @@ class Verdict(Frozen):
 
     @property
     def broken(self) -> bool:
-        """Wrong, beyond the noise of the draws."""
-        return self.decided and not self.right
+        """Wrong; also when all stages left it open, for doubt counts against the defence."""
+        return not self.right
 
 
 def judge(

@@ -37,7 +37,7 @@ class Outcome(Frozen):
     """What a search came to.
 
     Args:
-        verdict: of the image that broke the defence, or else of the search's best candidate.
+        verdict: of the image that broke the defence, or else the worst for it of those that were judged.
         broken_at: the question (from 1) whose candidate broke the defence; None for a survivor.
         queries: questions asked.
         tries: candidates that were judged.
@@ -55,8 +55,8 @@ class Outcome(Frozen):
 
     @property
     def broken(self) -> bool:
-        """Whether the defence's mean answer to the kept image is wrong, decided or not: doubt counts against it."""
-        return not self.verdict.right
+        """Whether the kept image is answered wrongly."""
+        return self.verdict.broken
 
 
 @dataclass
@@ -78,6 +78,7 @@ class _Slot:
     tries: int = 0
     judged_margin: float = inf
     next_try: int = 0
+    judged: Tensor | None = None
     kept: Tensor = field(default_factory=lambda: torch.empty(0))
     verdict: Verdict | None = None
     broken_at: int | None = None
@@ -103,7 +104,7 @@ class _Slot:
 
     def settle(self, image: Tensor, query: int, margin: float, verdict: Verdict) -> None:
         """Keep a judged image if it is the worst so far, and wait twice as long as before to ask again."""
-        self.tries += 1
+        self.tries, self.judged = self.tries + 1, image
         self.next_try = self.queries + 2**self.tries
         self.judged_margin = min(self.judged_margin, margin)
         if self.verdict is None or _badness(verdict) < _badness(self.verdict):
@@ -124,8 +125,8 @@ class _Slot:
 
 
 def _badness(verdict: Verdict) -> tuple[bool, bool, float]:
-    """Sorts verdicts: broken, then wrong but undecided, then by the mean logits' margin."""
-    return not verdict.broken, verdict.right, verdict.margin
+    """Sorts verdicts: wrong ones first, decided before open ones, then by the mean logits' margin."""
+    return verdict.right, not verdict.decided, verdict.margin
 
 
 Record = Callable[[Task, Outcome, Tensor], None]
@@ -144,7 +145,7 @@ def run_attack(
 ) -> None:
     """Attack every task; `record` is told of each as it ends, with its adversarial image [C, H, W].
 
-    A survivor's image is its best candidate, and its verdict is of that.
+    A survivor's image is the worst for the defence of those judged, and its verdict is of that.
 
     Args:
         advance: told how many of the attack's `queries` each answer, or each early end, accounts for.
@@ -158,7 +159,8 @@ def run_attack(
         _judge(defence, [slot for slot in active if slot.promising], judging, last=True)
         going, ended = _continue(active, answers)
         _judge(defence, [slot for slot in ended if slot.best_margin < slot.judged_margin], judging, last=False)
-        _judge(defence, [slot for slot in ended if not slot.broken], judging, last=True)
+        left = [slot for slot in ended if not slot.broken and slot.judged is not slot.asked]
+        _judge(defence, left, judging, last=True)
         for slot in ended:
             advance(attack.queries - slot.queries)
             record(slot.task, slot.outcome(), slot.kept)

@@ -48,8 +48,7 @@ def attack_results(run: Run, rows: Sequence[Row], clean: Mapping[int, Verdict]) 
         first = row.broken & left if not row.fixed_randomness else set[int]()
         left = left - first
         verdicts = [each.verdict for each in row.finished.values()]
-        # A survivor of the search whose kept image is answered wrongly, undecided, counts as broken at its end.
-        steps = [each.broken_at or (each.queries if each.broken else None) for each in row.finished.values()]
+        steps = [each.broken_at for each in row.finished.values()]
         spent = run.ledger.spent(*row.key)
         to_break = [step for step in steps if step is not None]
         results.append(
