@@ -6,8 +6,11 @@ from its own named stream, so the number of workers changes no verdict.
 
 import pickle
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
+from math import ceil
 from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from queue import Empty
 from types import TracebackType
 
 import torch
@@ -17,15 +20,19 @@ from attacks_eval.attack import Attack
 from attacks_eval.defence import Cost, Defence
 from attacks_eval.errors import QuestionError
 from attacks_eval.judge import JudgeConfig
-from attacks_eval.protocol import Advance, Outcome, Record, Task, places, run_attack
+from attacks_eval.protocol import Advance, Outcome, Record, Task, run_attack
 from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 
-Found = list[tuple[Task, Outcome, Tensor]]
+# Groups of tasks for each worker: several, so that none waits long for the last; each large enough to refill places.
+GROUPS = 4
+SECONDS_BETWEEN_CHECKS = 1.0
+
+_results: "Queue[bytes]"
 
 
 class Workers:
-    """A pool that runs attacks; a context manager.
+    """A pool that runs attacks; a context manager. With one worker, attacks run in this process.
 
     Raises:
         QuestionError: more than one worker for a defence on a GPU, which one process fills.
@@ -34,7 +41,10 @@ class Workers:
     def __init__(self, count: int, device: torch.device) -> None:
         if count > 1 and device.type != "cpu":
             raise QuestionError(f"{count} workers share a CPU; on {device} use 1")
-        self.pool = ProcessPoolExecutor(count, get_context("spawn"), _one_thread) if count > 1 else None
+        context = get_context("spawn")
+        self.count = count
+        self.results: Queue[bytes] = context.Queue()
+        self.pool = ProcessPoolExecutor(count, context, _begin, (self.results,)) if count > 1 else None
 
     def __enter__(self) -> "Workers":
         return self
@@ -56,38 +66,48 @@ class Workers:
         record: Record,
         advance: Advance,
     ) -> None:
-        """`protocol.run_attack`, on every worker; outcomes are recorded as groups of searches end."""
+        """`protocol.run_attack`, on every worker; outcomes are recorded as searches end."""
         if self.pool is None:
             return run_attack(defence, attack, tasks, threat, stream, judging, record, advance)
         shared = pickle.dumps((defence, attack, threat, stream, judging))
-        size = places(attack)
+        size = ceil(len(tasks) / (GROUPS * self.count))
         groups = [tasks[start : start + size] for start in range(0, len(tasks), size)]
         futures = [self.pool.submit(_search, shared, pickle.dumps(group)) for group in groups]
-        for future in as_completed(futures):
-            found, cost = pickle.loads(future.result())
+        for _ in tasks:
+            task, outcome, image, cost = self._next(futures)
             defence.cost.add(cost)
-            for task, outcome, image in found:
-                advance(attack.queries)
-                record(task, outcome, image)
+            advance(attack.queries)
+            record(task, outcome, image)
         return None
 
+    def _next(self, futures: Sequence[Future[None]]) -> tuple[Task, Outcome, Tensor, Cost]:
+        """The next outcome of any worker; raises what a worker raised."""
+        while True:
+            try:
+                found: tuple[Task, Outcome, Tensor, Cost] = pickle.loads(
+                    self.results.get(timeout=SECONDS_BETWEEN_CHECKS)
+                )
+                return found
+            except Empty:
+                for future in futures:
+                    if future.done():
+                        future.result()
 
-def _one_thread() -> None:
+
+def _begin(results: "Queue[bytes]") -> None:
+    """In a new worker: one thread, and where outcomes go."""
+    global _results
+    _results = results
     torch.set_num_threads(1)
 
 
-def _search(shared: bytes, tasks: bytes) -> bytes:
+def _search(shared: bytes, tasks: bytes) -> None:
     """In a worker: one group of searches. Bytes in and out, so that no tensor needs shared memory."""
     defence, attack, threat, stream, judging = pickle.loads(shared)
+
+    def send(task: Task, outcome: Outcome, image: Tensor) -> None:
+        spent, defence.cost = defence.cost, Cost()
+        _results.put(pickle.dumps((task, outcome, image.cpu(), spent)))
+
     defence.cost = Cost()
-    found: Found = []
-    run_attack(
-        defence,
-        attack,
-        pickle.loads(tasks),
-        threat,
-        stream,
-        judging,
-        lambda task, outcome, image: found.append((task, outcome, image.cpu())),
-    )
-    return pickle.dumps((found, defence.cost))
+    run_attack(defence, attack, pickle.loads(tasks), threat, stream, judging, send)
