@@ -4,12 +4,14 @@ from attacks_eval.apgd import APGD
 from attacks_eval.errors import QuestionError
 from attacks_eval.foreign import ForeignAttack, parse_foreign, read_pairs
 from attacks_eval.pgd import PGD
-from attacks_eval.plans import Knowledge, PlannedAttack, SearchConfig
+from attacks_eval.plans import Knowledge, PlannedAttack
 from attacks_eval.random_search import Corners, RandomNoise
 from attacks_eval.square import Square
 from models.config import validate
 
-OWN: dict[str, type[SearchConfig]] = {kind.__name__: kind for kind in (PGD, APGD, Square, RandomNoise, Corners)}
+OWN: dict[str, type[PGD | APGD | Square | RandomNoise | Corners]] = {
+    kind.__name__: kind for kind in (PGD, APGD, Square, RandomNoise, Corners)
+}
 KNOWLEDGE: dict[str, Knowledge] = {"PGD": "white box", "APGD": "white box", "Square": "black box"}
 
 

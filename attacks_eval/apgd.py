@@ -4,6 +4,8 @@ The paper's method for deterministic networks, fed with averages over replicates
 and picks the point to return to, is the mean-logit loss, never that of one draw.
 """
 
+from typing import Literal
+
 from pydantic import Field
 from torch import Tensor
 
@@ -21,6 +23,7 @@ PROGRESS = 0.75
 class APGD(Frozen):
     """Auto-PGD with random restarts; no step size to choose."""
 
+    kind: Literal["APGD"] = "APGD"
     steps: int = Field(default=50, ge=1)
     restarts: int = Field(default=1, ge=1)
     loss: LossName = "dlr"

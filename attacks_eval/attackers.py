@@ -10,7 +10,7 @@ from attacks_eval.apgd import APGD
 from attacks_eval.attack import Attack
 from attacks_eval.defence import Defence
 from attacks_eval.errors import QuestionError
-from attacks_eval.gradients import BPDA, FULL, SMOOTH
+from attacks_eval.gradients import BPDA, FULL, SMOOTH, stand_in
 from attacks_eval.judge import JudgeConfig
 from attacks_eval.pgd import PGD
 from attacks_eval.protocol import Task, run_attack
@@ -27,7 +27,7 @@ class Attacker:
 
     Args:
         defence: a PurifiedClassifier is attacked under its own preset.
-        seed: the same seed gives the same images, however they are batched.
+        seed: the same seed gives the same images; an image's randomness goes with its place in the batch.
     """
 
     defence: Defence | PurifiedClassifier = field(repr=False)
@@ -67,14 +67,14 @@ class Attacker:
     def _resolved(self, defence: Defence, images: Tensor) -> Attack:
         """The attack, with `smooth` for a `full` gradient that would be blind."""
         purifier = defence.purifier
-        if not isinstance(self.attack, PGD | APGD) or self.attack.grad != FULL:
+        if not isinstance(self.attack, PGD | APGD) or self.attack.grad.kind != "full":
             return self.attack
         if isinstance(purifier, AutogradPurifier):
             check_gradients(purifier, from_unit(images))
         if isinstance(purifier, LangevinPurifier) and purifier.piecewise_linear(from_unit(images)):
             note = "the energy is piecewise linear, so grad='full' would be BPDA exactly; 'smooth' is used instead"
             warnings.warn(note, stacklevel=3)
-            return self.attack.model_copy(update={"grad": SMOOTH})
+            return self.attack.model_copy(update={"grad": stand_in(self.attack.grad, SMOOTH)})
         return self.attack
 
 

@@ -11,8 +11,8 @@ def checklist(
 ) -> list[ChecklistItem]:
     """Each item, done or not, with its evidence."""
     gradient = [a for a in attacks if a.knowledge == "white box" and not a.fixed_randomness]
-    modes = sorted({str(a.configuration.get("grad")) for a in gradient})
-    losses = sorted({str(a.configuration.get("loss")) for a in gradient})
+    modes = sorted({str(a.configuration["grad"]) for a in gradient if a.configuration.get("grad")})
+    losses = sorted({str(a.configuration["loss"]) for a in gradient if a.configuration.get("loss")})
     names = {kind: ", ".join(a.name for a in attacks if a.knowledge == kind) for kind in {a.knowledge for a in attacks}}
     quiet = {indicator.name: indicator.fired is False for indicator in indicators}
     text = {indicator.name: indicator.finding for indicator in indicators}

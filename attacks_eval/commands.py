@@ -8,12 +8,13 @@ import torch
 from attacks_eval.added import parse_added
 from attacks_eval.artefacts import RESULT
 from attacks_eval.defence import Defence
+from attacks_eval.errors import QuestionError
 from attacks_eval.evaluator import About, Evaluator
 from attacks_eval.plans import PLANS, Plan, load_plan
 from attacks_eval.report.compare import write_comparison
 from attacks_eval.report.write import write_report
 from attacks_eval.threat_model import ThreatModel
-from models.bundle import load_bundle
+from models.bundle import Bundle, Manifest, load_bundle
 from models.config import apply_overrides, validate
 from models.console import console, positive_int
 from models.data import DATASETS
@@ -21,6 +22,8 @@ from models.device import resolve_device
 from models.evaluation.sample import take_images
 from models.pixels import to_unit
 from models.purifier import Preset
+
+BUDGETS = {"linf": 8.0, "l2": 127.5}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -34,7 +37,9 @@ def run(options: argparse.Namespace) -> None:
         preset_name += "*"
         preset = validate(Preset, apply_overrides(preset.model_dump(), options.chain), "--chain")
     plan = _plan(options)
-    threat = validate(ThreatModel, {"norm": options.norm, "budget": options.budget}, "--budget")
+    budget = BUDGETS[options.norm] if options.budget is None else options.budget
+    threat = validate(ThreatModel, {"norm": options.norm, "budget": budget}, "--budget")
+    second = _second(options.transfer_from, manifest, device)
     taken = take_images(manifest, options.data, options.folder, options.first, plan.images, device)
     out = options.out or Path("runs") / manifest.name / f"{plan.name}-{preset_name}".replace("*", "")
     evaluation = Evaluator(
@@ -45,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
         resume=options.resume,
         workers=options.workers,
         seed=options.seed,
-        second=_second(options.transfer_from, device),
+        second=Defence.of(second.defence) if second else None,
         added=[parse_added(spec) for spec in options.attack or ()],
         about=About(
             bundle_name=manifest.name,
@@ -56,6 +61,7 @@ def run(options: argparse.Namespace) -> None:
             first=taken.first,
             class_names=manifest.class_names,
             command=options.command,
+            second=second.manifest.weights_digest if second else "",
         ),
     ).run(to_unit(taken.images).clamp(0.0, 1.0), taken.labels)
     write_report(out)
@@ -94,7 +100,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     p.add_argument("--preset", choices=PLANS, default="quick", help="the plan (default quick)")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the plan, e.g. images=100")
     p.add_argument("--norm", choices=["linf", "l2"], default="linf")
-    p.add_argument("--budget", type=float, default=8.0, help="radius in 1/255 units (default 8)")
+    p.add_argument("--budget", type=float, help="radius in 1/255 units (default 8; for l2 127.5, a length of 0.5)")
     added = "add an attack: limpid:APGD,grad=truncated:25,eot=8 or torchattacks:NAME,key=value,..."
     p.add_argument("--attack", action="append", metavar="SPEC", help=added)
     p.add_argument("--transfer-from", type=Path, metavar="BUNDLE", help="craft on this bundle's classifier too")
@@ -129,5 +135,11 @@ def _plan(options: argparse.Namespace) -> Plan:
     return validate(Plan, table, "--set")
 
 
-def _second(folder: Path | None, device: torch.device) -> Defence | None:
-    return Defence.of(load_bundle(folder, device).defence) if folder else None
+def _second(folder: Path | None, manifest: Manifest, device: torch.device) -> Bundle | None:
+    """The bundle to transfer from; raises QuestionError when it reads other images or knows other classes."""
+    if folder is None:
+        return None
+    second = load_bundle(folder, device)
+    if second.manifest.image != manifest.image or second.manifest.class_names != manifest.class_names:
+        raise QuestionError(f"--transfer-from {folder}: its images or classes are not those of {manifest.name}")
+    return second

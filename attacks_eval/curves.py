@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attacks_eval.defence import Defence
 from attacks_eval.evaluation import Curve, CurvePoint
-from attacks_eval.gradients import GradMode
+from attacks_eval.gradients import GradMode, stand_in
 from attacks_eval.pgd import PGD
 from attacks_eval.plans import CurvePlan, transfer_from
 from attacks_eval.protocol import Task, craft
@@ -25,7 +25,7 @@ from attacks_eval.threat_model import ThreatModel
 
 def measure_curves(run: Run, curves: CurvePlan, exact: GradMode, right: set[int]) -> list[Curve]:
     """Every curve of the plan that this defence has; `right` are the images that are right when clean."""
-    attack = curves.attack.model_copy(update={"grad": exact}) if curves.attack.grad.kind == "full" else curves.attack
+    attack = curves.attack.model_copy(update={"grad": stand_in(curves.attack.grad, exact)})
     tasks = run.tasks[: curves.images]
     attackable = [task for task in tasks if task.number in right]
     found = []
@@ -33,8 +33,9 @@ def measure_curves(run: Run, curves: CurvePlan, exact: GradMode, right: set[int]
         found.append(_budget_curve(run, attack, curves.budgets, tasks, attackable))
     if curves.eot and not run.defence.deterministic:
         found.append(_eot_curve(run, attack, curves.eot, tasks, attackable))
-    if curves.langevin_steps and isinstance(run.defence.purifier, LangevinPurifier):
-        found.append(_length_curve(run, attack, curves.langevin_steps, tasks))
+    purifier = run.defence.purifier
+    if curves.langevin_steps and isinstance(purifier, LangevinPurifier):
+        found.append(_length_curve(run, purifier, attack, curves.langevin_steps, tasks))
     return found
 
 
@@ -80,13 +81,15 @@ def _eot_curve(run: Run, attack: PGD, eot: Sequence[int], tasks: Sequence[Task],
     )
 
 
-def _length_curve(run: Run, attack: PGD, lengths: Sequence[int], tasks: Sequence[Task]) -> Curve:
+def _length_curve(
+    run: Run, purifier: LangevinPurifier, attack: PGD, lengths: Sequence[int], tasks: Sequence[Task]
+) -> Curve:
     """Other chain lengths than the preset's: each is another defence, attacked anew."""
     transfer = transfer_from("bare")
     stream = run.stream.child("curve-langevin", "transfer")
     made = craft(run.defence.bare(), transfer.attack, tasks, run.threat, stream)
     crafted = [Task(task.number, image, task.label) for task, image in made]
-    points = [_length_point(run, attack, length, tasks, crafted) for length in sorted(lengths)]
+    points = [_length_point(run, purifier, attack, length, tasks, crafted) for length in sorted(lengths)]
     return Curve(
         name="langevin_steps",
         title="Accuracy and latency against the purifier's Langevin steps",
@@ -97,12 +100,11 @@ def _length_curve(run: Run, attack: PGD, lengths: Sequence[int], tasks: Sequence
     )
 
 
-def _length_point(run: Run, attack: PGD, length: int, tasks: Sequence[Task], crafted: Sequence[Task]) -> CurvePoint:
-    purifier = run.defence.purifier
-    assert isinstance(purifier, LangevinPurifier)
+def _length_point(
+    run: Run, purifier: LangevinPurifier, attack: PGD, length: int, tasks: Sequence[Task], crafted: Sequence[Task]
+) -> CurvePoint:
     preset = purifier.preset.model_copy(update={"num_steps": length})
-    defence = Defence.of(purifier.defence, preset)
-    defence.cost = run.defence.cost
+    defence = replace(run.defence, purifier=LangevinPurifier(purifier.defence, preset, purifier.smoothing))
     at_length = replace(run, defence=defence)
     section = f"curve-langevin {length}"
     clean = at_length.judged(f"{section} clean", tasks, f"{length} steps: clean")

@@ -104,7 +104,7 @@ class Defence:
         """Labels [N] of one replicate each, of images [N, C, H, W] in [0, 1] plus noise that may leave it."""
         self.cost.image_steps += len(noised) * self.purifier.num_steps
         purified = self.purifier.run(_pad(from_unit_unbounded(noised)), ChainNoise(streams))
-        return self.classify(purified)[: len(noised)].argmax(1)
+        return _finite(self.classify(purified)[: len(noised)]).argmax(1)
 
     def logits(self, images: Tensor, streams: Sequence[Stream], replicates: int, mode: GradMode) -> Tensor:
         """Mean logits [B, K] over replicates, differentiable in the images in the given mode."""

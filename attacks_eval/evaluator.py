@@ -23,7 +23,7 @@ from attacks_eval.findings import Findings, assemble
 from attacks_eval.foreign import ForeignAttack
 from attacks_eval.judge import Verdict
 from attacks_eval.ledger import Ledger
-from attacks_eval.phases import Row, resolve, run_foreign, run_planned
+from attacks_eval.phases import Row, foreign_name, resolve, run_foreign, run_planned
 from attacks_eval.plans import Plan, PlannedAttack, load_plan, transfer_from
 from attacks_eval.probe import GradientProbe, probe_gradients
 from attacks_eval.protocol import Task
@@ -42,7 +42,7 @@ PROBED_IMAGES = 4
 
 @dataclass(frozen=True)
 class About:
-    """What is evaluated, for the report; a defence without a bundle has no digests."""
+    """What is evaluated, for the report; a defence without a bundle has no digests. `second` is a bundle's, too."""
 
     bundle_name: str = "unnamed"
     bundle: str = ""
@@ -52,6 +52,7 @@ class About:
     first: int = 0
     class_names: tuple[str, ...] = ()
     command: str = ""
+    second: str = ""
 
 
 @dataclass
@@ -89,9 +90,13 @@ class Evaluator:
             GradientError: a purifier that drops its gradients.
             ResultError: `folder` holds another evaluation.
         """
-        check_unit_range(images)
-        if labels.shape != (len(images),) or len(images) == 0:
+        if len(images) == 0 or labels.shape != (len(images),):
             raise QuestionError(f"expected one label an image, got {len(images)} images and {len(labels)} labels")
+        check_unit_range(images)
+        if self.resume and not self.about.weights:
+            raise QuestionError(
+                "only a defence that About.weights identifies can be resumed: the folder may hold another"
+            )
         if self.folder is None:
             with TemporaryDirectory() as folder:
                 return self._run(images, labels, Path(folder))
@@ -116,10 +121,15 @@ class Evaluator:
     def _question(self, plan: Plan, defence: Defence, images: Tensor, labels: Tensor) -> dict[str, Any]:
         """Everything that the ledger's entries depend on; attacks may be added to a finished evaluation."""
         digest = hashlib.sha256(images.cpu().contiguous().numpy().tobytes() + labels.cpu().numpy().tobytes())
-        preset = defence.purifier.preset.model_dump() if isinstance(defence.purifier, LangevinPurifier) else None
+        purifier = defence.purifier
+        chain = purifier if isinstance(purifier, LangevinPurifier) else None
         return {
             "weights": self.about.weights,
-            "preset": preset,
+            "second": self.about.second,
+            "preset": chain.preset.model_dump() if chain else None,
+            "smoothing": chain.smoothing if chain else None,
+            "replicates": defence.served_replicates,
+            "frozen": defence.frozen,
             "threat": self.threat.model_dump(),
             "plan": plan.model_dump(mode="json"),
             "seed": self.seed,
@@ -154,8 +164,11 @@ class Evaluator:
         extra += [transfer_from("second")] if self.second else []
         planned = [resolve(each, probe.exact, run.defence) for each in (*extra, *run.plan.attacks)]
         right = [task for task in run.tasks if clean[task.number].right]
-        _announce(planned, probe, run.defence.purifier.num_steps, len(right))
         foreign = [each for each in self.added if isinstance(each, ForeignAttack)]
+        _refuse_duplicates(
+            [*(each.name for each in planned), *(foreign_name(run, each, probe.exact) for each in foreign)]
+        )
+        _announce(planned, probe, run, len(right))
         rows = [run_foreign(run, each, right, probe.exact, self.seed) for each in foreign]
         for each in planned:
             broken = set[int]().union(*(row.broken for row in counting(rows)))
@@ -175,21 +188,26 @@ def _probed(run: Run) -> GradientProbe:
     return GradientProbe.model_validate(known["probe"])
 
 
-def _announce(planned: Sequence[PlannedAttack], probe: GradientProbe, num_steps: int, images: int) -> None:
+def _refuse_duplicates(names: Sequence[str]) -> None:
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise QuestionError(f"attacks must differ: {', '.join(doubled)} would be run twice")
+
+
+def _announce(planned: Sequence[PlannedAttack], probe: GradientProbe, run: Run, images: int) -> None:
     """Print the cost before anything dear starts: an upper bound, because broken images leave."""
+    num_steps = run.defence.purifier.num_steps
     forward = backward = 0.0
     for each in planned:
         if each.source is None:
-            steps = float(images * each.attack.queries * each.attack.eot * num_steps)
-            forward += steps
-            if each.attack.grad is not None and each.attack.grad.kind != "bpda":
-                backward += steps / each.attack.grad.stride
+            chains = float(images * each.attack.queries * each.attack.eot)
+            forward += chains * num_steps
+            backward += chains * (each.attack.grad.backward_steps(num_steps) if each.attack.grad else 0)
     # A pulled-back step costs about four energy gradients on the CPUs where it was measured.
-    minutes = (forward + 4 * backward) / probe.steps_per_second / 60
+    minutes = (forward + 4 * backward) / probe.steps_per_second / 60 / run.workers.count
     console.print(
         f"{len(planned)} attacks on {images} images: at most {forward / 1e6:.1f} million Langevin steps and "
-        f"{backward / 1e6:.1f} million pulled back, {minutes:.0f} minutes at the probe's speed; "
-        "broken images leave early, and checks, curves and certificates come on top"
+        f"{backward / 1e6:.1f} million pulled back, {minutes:.0f} minutes at the probe's speed; broken images leave "
+        "early, and verdicts, checks, curves, certificates and other libraries' attacks come on top"
     )
 
 
@@ -198,7 +216,7 @@ def _rounded(run: Run, worst: Mapping[int, WorstCase]) -> list[Task]:
     for task in run.tasks:
         if task.number in worst:
             levels = run.threat.round_inside(worst[task.number].image, task.image)
-            tasks.append(Task(task.number, levels.float() / 255.0, task.label))
+            tasks.append(Task(task.number, levels.float() / 255.0, task.label, worst[task.number].row.name))
     return tasks
 
 

@@ -124,6 +124,9 @@ def _gallery(images: Sequence[ImageResult]) -> list[int]:
 def _notes(run: Run, found: Findings) -> list[str]:
     notes = [
         "An image counts as broken when the mean logits over fresh replicates are wrong, decided or not.",
+        "PGD and Auto-PGD through the purifier attack every image, so that their rows can be compared.",
+        "An attack ends when the mean logits break: votes, served answers and single draws are what is left then, "
+        "and an attacker who aims at those rules would leave less.",
         "Several attacks and candidates are judged for each image, so chance favours the attacker a little.",
     ]
     if found.worst and any(row.on == "survivors" for row in found.rows):

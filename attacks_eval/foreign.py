@@ -14,7 +14,7 @@ import inspect
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,11 +73,17 @@ class ForeignAttack(Frozen):
         return f"{self.library}:{self.name}"
 
     def craft(
-        self, defence: Defence, tasks: Sequence[Task], threat: ThreatModel, seed: int
+        self,
+        defence: Defence,
+        tasks: Sequence[Task],
+        threat: ThreatModel,
+        seed: int,
+        wanted: Collection[int] | None = None,
     ) -> Iterator[tuple[Task, Tensor]]:
         """Each task with its image [C, H, W] as the attack returned it, projected into the threat model.
 
-        The images are not judged here. A batch's result depends on the seed and on the batch's tasks.
+        The images are not judged here. A batch's result depends on the seed and on the batch's tasks, so batches are
+        cut from all tasks, also where only some images are `wanted` (their numbers; None for all).
 
         Raises:
             QuestionError: the arguments contradict the threat, or the attack fails with them: asks about images outside
@@ -86,7 +92,10 @@ class ForeignAttack(Frozen):
         size = max(1, CHAINS_PER_BATCH // (self.replicates or defence.served_replicates))
         for first in range(0, len(tasks), size):
             batch = tasks[first : first + size]
-            yield from zip(batch, self._attack(defence, batch, threat, seed), strict=True)
+            own = [task.number for task in batch if wanted is None or task.number in wanted]
+            if own:
+                made = zip(batch, self._attack(defence, batch, threat, seed), strict=True)
+                yield from (pair for pair in made if pair[0].number in own)
 
     def _attack(self, defence: Defence, batch: Sequence[Task], threat: ThreatModel, seed: int) -> Tensor:
         images = torch.stack([task.image for task in batch])

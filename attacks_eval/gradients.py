@@ -11,7 +11,8 @@
 
 A piecewise-linear energy (ReLU, leaky ReLU) has H = 0 almost everywhere, so `full` is `bpda` exactly and says nothing
 about the purifier's real response; `smooth` does. A stride s is sound while s c H has no eigenvalue above 2 and the
-states move little; `Evaluator` takes one only after comparing it with stride 1 on the defence at hand.
+states move little; `Evaluator` takes one only after comparing it with stride 1 on the defence at hand, at the chain
+length of its preset.
 """
 
 import math
@@ -73,6 +74,11 @@ def _read(name: str) -> dict[str, object]:
         )
     kind = "full" if parts["kind"] == "truncated" else parts["kind"]
     return {"kind": kind, "last": parts["last"] and int(parts["last"]), "stride": int(parts["stride"] or 1)}
+
+
+def stand_in(mode: GradMode, exact: GradMode) -> GradMode:
+    """What `mode` means where `exact` stands for `full`: `truncated:k` of a blind energy is `smooth:k`."""
+    return exact.model_copy(update={"last": mode.last}) if mode.kind == "full" else mode
 
 
 BPDA, FULL, SMOOTH = GradMode(kind="bpda"), GradMode(kind="full"), GradMode(kind="smooth")

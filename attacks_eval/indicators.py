@@ -11,7 +11,7 @@ from attacks_eval.checks import Checks
 from attacks_eval.evaluation import Indicator
 from attacks_eval.judge import Verdict
 from attacks_eval.phases import Row
-from attacks_eval.probe import GradientProbe
+from attacks_eval.probe import REPLICATES, GradientProbe
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def indicators(evidence: Evidence) -> list[Indicator]:
 
 
 def _flat(e: Evidence) -> tuple[bool | None, str]:
+    if not e.probe.has_energy:
+        return None, "the purifier has no energy"
     if not e.probe.piecewise_linear:
         return False, "the energy's Hessian is not zero: the exact gradient sees the purifier"
     return True, "the energy's Hessian is exactly zero, so the exact gradient through the chain is BPDA's, the identity"
@@ -62,6 +64,8 @@ def _bpda(e: Evidence) -> tuple[bool | None, str]:
 
 
 def _zero(e: Evidence) -> tuple[bool | None, str]:
+    if not e.white_box():
+        return None, "no white-box attack was run on all images"
     asked = sum(each.queries for row in e.white_box() for each in row.finished.values())
     zero = sum(each.zero_gradients for row in e.white_box() for each in row.finished.values())
     share = max(e.probe.zero, zero / asked if asked else 0.0)
@@ -69,7 +73,10 @@ def _zero(e: Evidence) -> tuple[bool | None, str]:
 
 
 def _noisy(e: Evidence) -> tuple[bool | None, str]:
-    return e.probe.eot_cosine < 0.5, f"cosine between two independent averaged gradients: {e.probe.eot_cosine:.2f}"
+    return (
+        e.probe.eot_cosine < 0.5,
+        f"cosine between two gradients of {REPLICATES} replicates each: {e.probe.eot_cosine:.2f}",
+    )
 
 
 def _random(e: Evidence) -> tuple[bool | None, str]:
@@ -91,12 +98,13 @@ def _black_box(e: Evidence) -> tuple[bool | None, str]:
 
 def _loss(e: Evidence) -> tuple[bool | None, str]:
     searches = [each for row in e.white_box() for each in row.finished.values() if not each.broken]
-    if not searches:
-        return False, "no white-box search ended without a break"
-    stuck = sum(each.best_loss <= each.first_loss + 1e-6 for each in searches)
-    return stuck > 0.1 * len(
-        searches
-    ), f"the loss did not grow in {stuck} of {len(searches)} searches that ended unbroken"
+    losses = [(each.early_loss, each.late_loss) for each in searches]
+    moved = [late - early for early, late in losses if early is not None and late is not None]
+    if not moved:
+        return None, "no white-box search of ours ended without a break"
+    stuck = sum(change <= 0 for change in moved)
+    text = f"the loss did not grow in {stuck} of {len(moved)} searches that ended unbroken"
+    return stuck > 0.2 * len(moved), text
 
 
 def _unfinished(e: Evidence) -> tuple[bool | None, str]:
@@ -120,10 +128,11 @@ def _frozen(e: Evidence) -> tuple[bool | None, str]:
     rows = [row for row in e.rows if row.fixed_randomness]
     if not rows:
         return None, "no attack on frozen noise was run"
-    frozen = max(len(row.broken) for row in rows)
-    broken = len(e.broken())
-    text = f"frozen noise: {frozen} of {e.right()} images broken; fresh noise, worst case: {broken}"
-    return broken - frozen > 0.1 * max(1, e.right()), text
+    if not e.white_box():
+        return None, "no white-box attack was run on fresh noise"
+    frozen, fresh = (max(len(row.broken) for row in each) for each in (rows, e.white_box()))
+    text = f"of {e.right()} images, {frozen} break with the noise frozen, {fresh} by the best attack on fresh noise"
+    return fresh - frozen > 0.1 * max(1, e.right()), text
 
 
 def _undecided(e: Evidence) -> tuple[bool | None, str]:

@@ -44,7 +44,8 @@ class Verdict(Frozen):
         right: whether the mean logits are right: the verdict that counts.
         decided: whether the interval of the share of correct replicates lies on that side of 1/2.
         vote: whether the most votes of single replicates are for the true label.
-        served: share of right answers among groups of as many replicates as the service averages.
+        single: share of right answers among the first stage's replicates, which alone are free of the stopping rule.
+        served: share of right answers among the first stage's groups of as many replicates as the service averages.
         ten: whether each of the first ten replicates is right alone (an attacker may try again).
     """
 
@@ -55,13 +56,9 @@ class Verdict(Frozen):
     right: bool
     decided: bool
     vote: bool
+    single: float
     served: float
     ten: bool
-
-    @property
-    def single(self) -> float:
-        """Share of right answers among single replicates."""
-        return self.correct / self.draws
 
     @property
     def broken(self) -> bool:
@@ -84,7 +81,7 @@ def judge(
         logits = defence.replicate_logits(images[open_rows], chosen, previous, stage - previous)
         for position, row in enumerate(open_rows):
             drawn[row] = torch.cat([drawn[row].to(logits), logits[:, position]])
-            verdicts[row] = _verdict(drawn[row], int(labels[row]), defence, config.error / len(stages))
+            verdicts[row] = _verdict(drawn[row], int(labels[row]), defence, config.error / len(stages), stages[0])
         open_rows = [row for row in open_rows if not verdicts[row].decided]
     return [verdicts[row] for row in range(len(images))]
 
@@ -96,8 +93,8 @@ def _stages(defence: Defence, config: JudgeConfig) -> tuple[int, ...]:
     return tuple(sorted({max(stage, defence.served_replicates) for stage in config.stages}))
 
 
-def _verdict(logits: Tensor, label: int, defence: Defence, alpha: float) -> Verdict:
-    """The verdict on replicate logits [R, K]."""
+def _verdict(logits: Tensor, label: int, defence: Defence, alpha: float, first: int) -> Verdict:
+    """The verdict on replicate logits [R, K], of which the first stage drew `first`."""
     answers = logits.argmax(1)
     draws, correct = len(logits), int((answers == label).sum())
     mean = logits.mean(0, keepdim=True)
@@ -105,7 +102,7 @@ def _verdict(logits: Tensor, label: int, defence: Defence, alpha: float) -> Verd
     right = int(mean.argmax()) == label
     low, high = clopper_pearson(correct, draws, alpha)
     size = defence.served_replicates
-    groups = logits[: draws // size * size].unflatten(0, (-1, size)).mean(1).argmax(1)
+    groups = logits[: first // size * size].unflatten(0, (-1, size)).mean(1).argmax(1)
     return Verdict(
         draws=draws,
         correct=correct,
@@ -114,6 +111,7 @@ def _verdict(logits: Tensor, label: int, defence: Defence, alpha: float) -> Verd
         right=right,
         decided=defence.deterministic or (low > 0.5 if right else high < 0.5),
         vote=int(answers.bincount().argmax()) == label,
+        single=float((answers[:first] == label).float().mean()),
         served=float((groups == label).float().mean()),
         ten=bool((answers[:ANY_OF] == label).all()),
     )

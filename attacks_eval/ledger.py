@@ -91,7 +91,12 @@ class Ledger:
         """The image of a finished piece."""
         entry = self.entries[key]
         shape = entry["image_shape"]
-        values = np.fromfile(self.images, np.float32, int(np.prod(shape)), offset=entry["image_at"])
+        try:
+            values = np.fromfile(self.images, np.float32, int(np.prod(shape)), offset=entry["image_at"])
+        except OSError as error:
+            raise ResultError(f"{self.images}: {error}") from error
+        if values.size != np.prod(shape):
+            raise ResultError(f"{self.images} is cut short: the image of {'/'.join(map(str, key))} is not in it")
         return torch.from_numpy(values.reshape(shape))
 
     def _read(self) -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from attacks_eval.errors import QuestionError
+
 LossName = Literal["ce", "margin", "dlr"]
 
 
@@ -28,6 +30,6 @@ def attack_loss(name: LossName, logits: Tensor, labels: Tensor) -> Tensor:
     if name == "margin":
         return -margins(logits, labels)
     if logits.shape[1] < 3:
-        raise ValueError(f"the dlr loss needs at least 3 classes, got {logits.shape[1]}; use margin")
+        raise QuestionError(f"the dlr loss needs at least 3 classes, got {logits.shape[1]}; use margin")
     best = logits.topk(3, dim=1).values
     return -margins(logits, labels) / (best[:, 0] - best[:, 2] + 1e-12)

@@ -1,5 +1,7 @@
 """Projected gradient descent (Madry et al. 2018, arXiv 1706.06083)."""
 
+from typing import Literal
+
 from pydantic import Field
 from torch import Tensor
 
@@ -20,6 +22,7 @@ class PGD(Frozen):
     With grad bpda and eot > 1 this is BPDA+EOT (Athalye et al. 2018; Hill et al., arXiv 2005.13525).
     """
 
+    kind: Literal["PGD"] = "PGD"
     steps: int = Field(default=20, ge=0)
     attack_step: float | None = Field(default=None, gt=0)
     restarts: int = Field(default=1, ge=1)

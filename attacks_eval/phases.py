@@ -1,5 +1,6 @@
 """The attacks of a plan, in order: each resolved for the defence at hand, run or read from the ledger."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from torch import Tensor
 from attacks_eval.defence import Defence
 from attacks_eval.errors import QuestionError
 from attacks_eval.foreign import ForeignAttack
-from attacks_eval.gradients import FULL, GradMode
+from attacks_eval.gradients import FULL, GradMode, stand_in
 from attacks_eval.ledger import Key
 from attacks_eval.plans import Knowledge, PlannedAttack
 from attacks_eval.protocol import Outcome, Task, craft
@@ -46,13 +47,12 @@ def resolve(planned: PlannedAttack, exact: GradMode, defence: Defence) -> Planne
     An attack on frozen noise averages the very replicates that the frozen defence averages.
     """
     attack = planned.attack
-    updates: dict[str, Any] = {}
+    updates: dict[str, Any] = {"eot": defence.served_replicates} if planned.fixed_randomness else {}
+    if attack.grad is not None:
+        updates["grad"] = stand_in(attack.grad, exact)
+    name, title = planned.name, planned.title
     if attack.grad == FULL:
-        updates["grad"] = exact
-    if planned.fixed_randomness:
-        updates["eot"] = defence.served_replicates
-    name = planned.name.replace("full", exact.kind) if "grad" in updates else planned.name
-    title = planned.title.replace("full", str(exact)) if "grad" in updates else planned.title
+        name, title = re.sub("^full-", f"{exact.kind}-", name), re.sub("full$", str(exact), title)
     return planned.model_copy(update={"name": name, "title": title, "attack": attack.model_copy(update=updates)})
 
 
@@ -74,7 +74,7 @@ def run_planned(run: Run, planned: PlannedAttack, tasks: Sequence[Task], second:
         name=planned.name,
         title=planned.title,
         knowledge=planned.knowledge,
-        configuration={"attack": type(attack).__name__, **attack.model_dump(mode="json")},
+        configuration=attack.model_dump(mode="json"),
         on=planned.on,
         fixed_randomness=planned.fixed_randomness,
         queries=attack.queries,
@@ -82,18 +82,26 @@ def run_planned(run: Run, planned: PlannedAttack, tasks: Sequence[Task], second:
     )
 
 
+def foreign_name(run: Run, foreign: ForeignAttack, exact: GradMode) -> str:
+    """The attack's specification with every parameter that was given and both of ours."""
+    given = [f"{key}={value}" for key, value in foreign.arguments.items()]
+    ours = [
+        f"grad={stand_in(foreign.grad, exact)}",
+        f"replicates={foreign.replicates or run.defence.served_replicates}",
+    ]
+    return f"{foreign.title},{','.join(given + ours)}"
+
+
 def run_foreign(run: Run, foreign: ForeignAttack, tasks: Sequence[Task], exact: GradMode, seed: int) -> Row:
     """Run another library's attack on `tasks`; a `full` gradient is replaced as in our own."""
-    if foreign.grad == FULL:
-        foreign = foreign.model_copy(update={"grad": exact})
+    name = foreign_name(run, foreign, exact)
+    foreign = foreign.model_copy(update={"grad": stand_in(foreign.grad, exact)})
     configuration = foreign.model_dump(mode="json")
-    given = [f"{key}={value}" for key, value in foreign.arguments.items()]
-    ours = [f"grad={foreign.grad}", f"replicates={foreign.replicates or run.defence.served_replicates}"]
-    name = f"{foreign.title},{','.join(given + ours)}"
     knowledge: Knowledge = "white box" if foreign.gradients else "black box"
 
     def make(missing: Sequence[Task]) -> Iterable[tuple[Task, Tensor]]:
-        return foreign.craft(run.defence, missing, run.threat, seed)
+        wanted = {task.number for task in missing}
+        return foreign.craft(run.defence, tasks, run.threat, seed, wanted)
 
     finished = run.tried(("attack", name), tasks, make, 1)
     return Row(name, f"{name}, unchanged", knowledge, configuration, "all", False, 1, finished)

@@ -18,7 +18,7 @@ from attacks_eval.square import Square
 from models.config import Frozen
 
 Knowledge = Literal["white box", "black box", "transfer", "none"]
-SearchConfig = PGD | APGD | Square | RandomNoise | Corners
+SearchConfig = Annotated[PGD | APGD | Square | RandomNoise | Corners, Field(discriminator="kind")]
 
 
 class PlannedAttack(Frozen):

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from attacks_eval.defence import Defence
-from attacks_eval.gradients import BPDA, FULL, SMOOTH, GradMode
+from attacks_eval.errors import GradientError
+from attacks_eval.gradients import BPDA, FULL, SMOOTH, GradMode, hessian_vanishes
 from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
 from attacks_eval.streams import Stream
 from models.config import Frozen
@@ -22,6 +23,7 @@ class GradientProbe(Frozen):
     """Measured on a few clean images, before the attacks.
 
     Args:
+        has_energy: the purifier is a Langevin chain.
         piecewise_linear: the energy's Hessian is zero, so the exact gradient is the identity's.
         exact: the mode that stands for `full`: itself, or for a piecewise-linear energy `smooth` at the largest stride
             that keeps the gradient.
@@ -30,9 +32,10 @@ class GradientProbe(Frozen):
         eot_cosine: cosine between two exact gradients of independent replicates.
         zero: share of images whose exact gradient is zero or not finite everywhere.
         softmax: the defence's outputs on these images are probabilities, not logits.
-        steps_per_second: energy gradients a second, backward passes counted by their time.
+        steps_per_second: energy gradients of one image a second, in this process, from one BPDA gradient.
     """
 
+    has_energy: bool = True
     piecewise_linear: bool
     exact: GradMode
     stride_cosine: float
@@ -52,7 +55,13 @@ def probe_gradients(defence: Defence, images: Tensor, labels: Tensor, stream: St
     purifier = defence.purifier
     if isinstance(purifier, AutogradPurifier):
         check_gradients(purifier, from_unit(images))
+    has_energy = isinstance(purifier, LangevinPurifier)
     linear = isinstance(purifier, LangevinPurifier) and purifier.piecewise_linear(from_unit(images))
+    if linear and isinstance(purifier, LangevinPurifier) and hessian_vanishes(purifier.twin, from_unit(images)):
+        raise GradientError(
+            "the energy is piecewise linear and its smooth twin is too: build its activations from torch.nn.ReLU or "
+            "torch.nn.LeakyReLU, which the twin replaces"
+        )
     streams = [stream.child("probe", row) for row in range(len(images))]
 
     def gradient(mode: GradMode, streams: list[Stream] = streams) -> Tensor:
@@ -73,6 +82,7 @@ def probe_gradients(defence: Defence, images: Tensor, labels: Tensor, stream: St
     outputs = defence.replicate_logits(images, streams, 0, 1)[0]
     silent = ~((reference != 0) & reference.isfinite()).flatten(1).any(1)
     return GradientProbe(
+        has_energy=has_energy,
         piecewise_linear=linear,
         exact=exact,
         stride_cosine=stride_cosine if exact.stride > 1 else 1.0,

@@ -9,7 +9,8 @@ its best candidate and its last.
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import ceil, inf
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -26,11 +27,15 @@ from models.purifier import CHAINS_PER_BATCH
 
 @dataclass(frozen=True)
 class Task:
-    """One image to attack: its number in the dataset, pixels [C, H, W] in [0, 1], and true label."""
+    """One image to attack or to judge: its number in the dataset, pixels [C, H, W] in [0, 1], and true label.
+
+    `made_by` names the attack that made the pixels; it is empty for a clean image.
+    """
 
     number: int
     image: Tensor
     label: int
+    made_by: str = ""
 
 
 class Outcome(Frozen):
@@ -38,10 +43,12 @@ class Outcome(Frozen):
 
     Args:
         verdict: of the image that broke the defence, or else the worst for it of those that were judged.
-        broken_at: the question (from 1) whose candidate broke the defence; None for a survivor.
+        broken_at: the question (from 1) whose candidate broke the defence; None for a survivor, and for an image that
+            was made elsewhere.
         queries: questions asked.
         tries: candidates that were judged.
-        first_loss, best_loss: the attack's loss at its first and at its best candidate, on the attack's own noise.
+        early_loss, late_loss: means of the attack's loss over the first and the last fifth of its questions, on the
+            attack's own noise; None for an image that was made elsewhere.
         zero_gradients: answers whose gradient was zero or not finite.
     """
 
@@ -49,8 +56,8 @@ class Outcome(Frozen):
     broken_at: int | None
     queries: int
     tries: int
-    first_loss: float
-    best_loss: float
+    early_loss: float | None
+    late_loss: float | None
     zero_gradients: int
 
     @property
@@ -78,7 +85,7 @@ class _Slot:
     tries: int = 0
     judged_margin: float = inf
     next_try: int = 0
-    judged: Tensor | None = None
+    judged_query: int = 0
     kept: Tensor = field(default_factory=lambda: torch.empty(0))
     verdict: Verdict | None = None
     broken_at: int | None = None
@@ -104,7 +111,7 @@ class _Slot:
 
     def settle(self, image: Tensor, query: int, margin: float, verdict: Verdict) -> None:
         """Keep a judged image if it is the worst so far, and wait twice as long as before to ask again."""
-        self.tries, self.judged = self.tries + 1, image
+        self.tries, self.judged_query = self.tries + 1, query
         self.next_try = self.queries + 2**self.tries
         self.judged_margin = min(self.judged_margin, margin)
         if self.verdict is None or _badness(verdict) < _badness(self.verdict):
@@ -112,14 +119,16 @@ class _Slot:
             self.broken_at = query if verdict.broken else None
 
     def outcome(self) -> Outcome:
-        assert self.verdict is not None
+        if self.verdict is None:
+            raise ValueError(f"image {self.task.number} ended without a verdict")
+        fifth = ceil(len(self.losses) / 5)
         return Outcome(
             verdict=self.verdict,
             broken_at=self.broken_at,
             queries=self.queries,
             tries=self.tries,
-            first_loss=round(self.losses[0], 5),
-            best_loss=round(max(self.losses), 5),
+            early_loss=round(fmean(self.losses[:fifth]), 5),
+            late_loss=round(fmean(self.losses[-fifth:]), 5),
             zero_gradients=self.zero_gradients,
         )
 
@@ -159,7 +168,7 @@ def run_attack(
         _judge(defence, [slot for slot in active if slot.promising], judging, last=True)
         going, ended = _continue(active, answers)
         _judge(defence, [slot for slot in ended if slot.best_margin < slot.judged_margin], judging, last=False)
-        left = [slot for slot in ended if not slot.broken and slot.judged is not slot.asked]
+        left = [slot for slot in ended if not slot.broken and slot.judged_query != slot.queries]
         _judge(defence, left, judging, last=True)
         for slot in ended:
             advance(attack.queries - slot.queries)

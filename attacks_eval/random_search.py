@@ -1,5 +1,7 @@
 """Random search: points of the ball drawn without looking at the answers, the floor under every other attack."""
 
+from typing import Literal
+
 from pydantic import Field
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from models.config import Frozen
 class RandomNoise(Frozen):
     """Try `queries` points, uniform in the ball, then clipped to [0, 1]."""
 
+    kind: Literal["RandomNoise"] = "RandomNoise"
     loss: LossName = "margin"
     grad: None = None
     eot: int = Field(default=1, ge=1)
@@ -30,6 +33,7 @@ class Corners(Frozen):
     A linear loss is largest at a corner, and varies more from corner to corner than between points inside.
     """
 
+    kind: Literal["Corners"] = "Corners"
     loss: LossName = "margin"
     grad: None = None
     eot: int = Field(default=1, ge=1)

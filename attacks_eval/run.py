@@ -41,19 +41,23 @@ class Run:
     workers: Workers
 
     def judged(self, section: str, tasks: Sequence[Task], title: str) -> dict[int, Verdict]:
-        """The verdict on each task's image as it is; `section` names the noise and the ledger's entries."""
-        missing = [task for task in tasks if self.ledger.get(section, task.number) is None]
+        """The verdict on each task's image as it is; `section` and the task's `made_by` name noise and entries."""
+
+        def key(task: Task) -> Key:
+            return (section, *filter(None, (task.made_by,)), task.number)
+
+        missing = [task for task in tasks if self.ledger.get(*key(task)) is None]
         for batch in batches(missing, title):
             verdicts = judge(
                 self.defence,
                 torch.stack([task.image for task in batch]),
                 _labels(batch, self.defence.device),
-                [self.stream.child(section, task.number) for task in batch],
+                [self.stream.child(*key(task)) for task in batch],
                 self.plan.judge,
             )
             for task, verdict in zip(batch, verdicts, strict=True):
-                self.ledger.add((section, task.number), {"verdict": verdict.model_dump()})
-        entries = {task.number: self.ledger.get(section, task.number) for task in tasks}
+                self.ledger.add(key(task), {"verdict": verdict.model_dump()})
+        entries = {task.number: self.ledger.get(*key(task)) for task in tasks}
         return {number: Verdict.model_validate(entry["verdict"]) for number, entry in entries.items() if entry}
 
     def searched(
@@ -114,11 +118,11 @@ class Run:
 def _crafted_outcome(verdict: Verdict, queries: int) -> Outcome:
     return Outcome(
         verdict=verdict,
-        broken_at=None if verdict.right else queries,
+        broken_at=None,
         queries=queries,
         tries=1,
-        first_loss=0.0,
-        best_loss=-verdict.margin,
+        early_loss=None,
+        late_loss=None,
         zero_gradients=0,
     )
 

@@ -6,6 +6,7 @@ real improvements no longer beat that number. So winners, and now and then the b
 
 import math
 from bisect import bisect_right
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ class Square(Frozen):
     alone, so on a deterministic defence the repeats cost queries and change nothing else.
     """
 
+    kind: Literal["Square"] = "Square"
     loss: LossName = "margin"
     grad: None = None
     eot: int = Field(default=1, ge=1)

@@ -61,13 +61,24 @@ class ThreatModel(Frozen):
     def round_inside(self, adversarial: Tensor, clean: Tensor) -> Tensor:
         """uint8 levels that a file can hold, still inside the ball around the clean image (itself on whole levels).
 
-        L-infinity: the nearest levels at most floor(budget) away. L2: each change is cut towards the clean level.
+        L-infinity: the nearest levels at most floor(budget) away. L2: the nearest levels to the change, shortened by
+        half a percent at a time until its rounding is inside.
         """
         centre = (clean * LEVELS).round()
         change = adversarial * LEVELS - centre
         limit = math.floor(self.budget + 1e-6)
-        change = change.round().clamp(-limit, limit) if self.norm == "linf" else change.trunc()
+        change = change.round().clamp(-limit, limit) if self.norm == "linf" else self._shortened(change)
         return (centre + change).clamp(0, LEVELS).to(torch.uint8)
+
+    def _shortened(self, change: Tensor) -> Tensor:
+        """Whole-level L2 changes no longer than the budget, in 1/255 units."""
+        rounded = change.round()
+        for percent in range(199, -1, -1):
+            outside = _length(rounded) > self.budget + 1e-4
+            if not outside.any():
+                break
+            rounded = torch.where(outside, (change * (percent / 200)).round(), rounded)
+        return rounded
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """The norm of a - b in [0, 1] pixel units, over the last three dimensions."""

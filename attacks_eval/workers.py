@@ -7,6 +7,7 @@ from its own named stream, so the number of workers changes no verdict.
 import pickle
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from math import ceil
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from attacks_eval.attack import Attack
 from attacks_eval.defence import Cost, Defence
-from attacks_eval.errors import QuestionError
+from attacks_eval.errors import DefenceError, QuestionError
 from attacks_eval.judge import JudgeConfig
 from attacks_eval.protocol import Advance, Outcome, Record, Task, run_attack
 from attacks_eval.streams import Stream
@@ -53,7 +54,7 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+            self.pool.shutdown(wait=error is None, cancel_futures=True)
 
     def run_attack(
         self,
@@ -91,7 +92,14 @@ class Workers:
             except Empty:
                 for future in futures:
                     if future.done():
-                        future.result()
+                        _raise_of(future)
+
+
+def _raise_of(future: Future[None]) -> None:
+    try:
+        future.result()
+    except BrokenProcessPool as error:
+        raise DefenceError("a worker died, perhaps for want of memory; what is finished is kept: --resume") from error
 
 
 def _begin(results: "Queue[bytes]") -> None:

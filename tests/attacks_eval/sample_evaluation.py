@@ -152,6 +152,7 @@ def verdict(label: int, right: bool, margin: float = 1.0) -> Verdict:
         right=right,
         decided=True,
         vote=right,
+        single=correct / 10,
         served=float(right),
         ten=False,
     )

@@ -11,21 +11,23 @@ import torch
 from torch import Tensor
 
 from attacks_eval.__main__ import main
+from attacks_eval.added import parse_added
 from attacks_eval.attackers import BPDAPGD, FullGradPGD
 from attacks_eval.certify import CertifyConfig
 from attacks_eval.defence import Defence
 from attacks_eval.errors import GradientError, QuestionError, ResultError
 from attacks_eval.evaluation import Evaluation
-from attacks_eval.evaluator import Evaluator
+from attacks_eval.evaluator import About, Evaluator
 from attacks_eval.gradients import BPDA, FULL
 from attacks_eval.pgd import PGD
 from attacks_eval.plans import CertifyPlan, CurvePlan, Plan, blind, fixed_randomness, pgd, square, transfer_from
 from attacks_eval.purifiers import AutogradPurifier
-from attacks_eval.threat_model import Linf
+from attacks_eval.threat_model import L2, Linf
 from models.bundle import Bundle
 from models.data import ImageDataset
 from models.langevin import Noise
-from models.pixels import from_uint8, to_unit
+from models.pixels import Normalisation, from_uint8, to_unit
+from models.purifier import Preset, PurifiedClassifier
 from tests.attacks_eval.searching import SHAPE, WEIGHTS, linear
 from tests.conftest import ZOO
 
@@ -137,7 +139,8 @@ def digits(digits_test: ImageDataset) -> tuple[Tensor, Tensor]:
 def digits_evaluator(bundle: Bundle, folder: Path | None, resume: bool = False, workers: int = 1) -> Evaluator:
     plan = SMALL.model_copy(update={"detection_images": 6})
     defence = Defence.of(bundle.defence, bundle.manifest.presets["fast"])
-    return Evaluator(defence, Linf(48 / 255), plan, folder=folder, resume=resume, workers=workers)
+    about = About(weights=bundle.manifest.weights_digest)
+    return Evaluator(defence, Linf(48 / 255), plan, folder=folder, resume=resume, workers=workers, about=about)
 
 
 def comparable(evaluation: Evaluation) -> dict[str, object]:
@@ -184,6 +187,76 @@ def test_the_shipped_energy_is_found_out_to_be_blind_and_smooth_takes_its_place(
     assert evaluation.attacks[-2].left == robust  # the last row is the check with frozen noise
 
 
+def test_an_attack_added_to_a_finished_evaluation_changes_every_number_that_it_must(tmp_path: Path) -> None:
+    """Rounded verdicts and traces belong to the image that was kept, not to its number."""
+    blind_only = SMALL.model_copy(update={"attacks": SMALL.attacks[:2]})
+    defence = Defence(AutogradPurifier(lambda x, noise: x + 0.0 * noise(x)), linear)
+    about = About(weights="a linear defence")
+    greyed = greys(0.03)
+    first = Evaluator(defence, Linf(8 / 255), blind_only, folder=tmp_path, about=about).run(*greyed)
+    assert first.worst_case.correct == first.worst_case_rounded.correct == IMAGES
+    strong = [parse_added("limpid:PGD,steps=8,eot=2,grad=bpda")]
+    more = Evaluator(defence, Linf(8 / 255), blind_only, folder=tmp_path, about=about, resume=True, added=strong)
+    second = more.run(*greyed)
+    assert second.worst_case.correct == second.worst_case_rounded.correct == 0
+    assert "rounding-saves" not in fired(second)
+
+
+def test_only_an_identified_defence_can_be_resumed(tmp_path: Path) -> None:
+    defence = Defence(AutogradPurifier(lambda x, noise: x), linear)
+    with pytest.raises(QuestionError, match="weights"):
+        Evaluator(defence, folder=tmp_path, resume=True).run(*greys(0.1))
+
+
+def test_attacks_of_another_library_do_not_trouble_the_indicators() -> None:
+    defence = Defence(AutogradPurifier(lambda x, noise: x + 0.0 * noise(x)), linear)
+    added = [parse_added("torchattacks:PGD,steps=8")]
+    evaluation = Evaluator(defence, Linf(8 / 255), SMALL, added=added).run(*greys(0.055))
+    assert not fired(evaluation) & {"loss-stuck", "unfinished"}
+    losses = {item.item: item.evidence for item in evaluation.checklist}["Several losses"]
+    assert losses == "ce"
+
+
+def test_the_same_attack_twice_is_refused() -> None:
+    defence = Defence(AutogradPurifier(lambda x, noise: x), linear)
+    added = [parse_added("limpid:PGD,steps=2"), parse_added("limpid:PGD,steps=2")]
+    with pytest.raises(QuestionError, match="run twice"):
+        Evaluator(defence, Linf(8 / 255), SMALL, added=added).run(*greys(0.1))
+
+
+def test_in_l2_the_closed_form_holds_too() -> None:
+    """The distance to the boundary is margin |w|_1 / (2 |w|_2) in [0, 1] units."""
+    truth = 0.1 * float(WEIGHTS.abs().sum() / WEIGHTS.norm()) / 2
+    defence = Defence(AutogradPurifier(lambda x, noise: x + 0.0 * noise(x)), linear)
+    plan = SMALL.model_copy(update={"attacks": SMALL.attacks[:4]})
+    for factor, expected in ((0.9, IMAGES), (1.15, 0)):
+        evaluation = Evaluator(defence, L2(factor * truth), plan).run(*greys(0.1))
+        assert evaluation.worst_case.correct == expected
+        assert all(
+            image.distance is not None and image.distance <= 255 * factor * truth + 0.01
+            for image in evaluation.image_results
+        )
+
+
+def test_an_energy_whose_twin_is_not_smooth_either_is_refused(digits_test: ImageDataset) -> None:
+    class Functional(torch.nn.Module):
+        """A piecewise-linear energy that hides its activation from the twin."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Conv2d(1, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nn.functional.leaky_relu(self.first(x)).flatten(1).sum(1)
+
+    preset = Preset(num_steps=2, step_size=0.05, temperature=0.01, replicates=1)
+    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    defence = PurifiedClassifier(Functional(), classifier, Normalisation(mean=(0.5,), std=(0.5,)), preset)
+    images = to_unit(from_uint8(digits_test.images[:2])).clamp(0, 1)
+    with pytest.raises(GradientError, match="twin is too"):
+        Evaluator(defence, preset=SMALL).run(images, digits_test.labels[:2])
+
+
 def test_the_field_s_idiom(digits_bundle: Bundle, digits: tuple[Tensor, Tensor]) -> None:
     images, labels = digits[0][:4], digits[1][:4]
     attack = BPDAPGD(digits_bundle.defence, eps=40 / 255, alpha=8 / 255, steps=3, eot=2)
@@ -191,7 +264,7 @@ def test_the_field_s_idiom(digits_bundle: Bundle, digits: tuple[Tensor, Tensor])
     assert "steps=3" in repr(attack)
     adversarial = attack(images, labels)
     assert float((adversarial - images).abs().max()) <= 40 / 255 + 1e-6
-    assert torch.equal(attack(images[2:], labels[2:]).shape == (2, 1, 8, 8) and adversarial, adversarial)
+    assert torch.equal(attack(images[:2], labels[:2]), adversarial[:2])
     with pytest.warns(UserWarning, match="smooth"):
         FullGradPGD(digits_bundle.defence, eps=40 / 255, steps=1, eot=1)(images[:1], labels[:1])
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
@@ -256,6 +329,7 @@ def test_a_folder_that_holds_an_evaluation_is_not_overwritten(
         (["--attack", "limpid:PDG"], "PGD, APGD, Square"),
         (["--attack", "limpid:PGD,grad=exact"], "known: bpda"),
         (["--chain", "num_steps=-1"], "num_steps"),
+        (["--transfer-from", str(ZOO / "cifar10-midrun")], "images or classes"),
         (["--set", "images=0"], "images"),
         (["--budget", "-1"], "budget"),
         (["--defence", "fastest"], "fast, balanced, strong"),

@@ -209,6 +209,9 @@ def test_a_purifier_that_drops_its_gradient_silently_is_refused(images: Tensor) 
     check_gradients(silu_step(create_graph=True), 2 * images - 1)
     with pytest.raises(GradientError, match="create_graph"):
         check_gradients(silu_step(create_graph=False), 2 * images - 1)
+    scaled = silu_step(create_graph=False)
+    with pytest.raises(GradientError, match="drops gradients"):
+        check_gradients(AutogradPurifier(lambda x, noise: 0.9 * scaled.function(x, noise)), 2 * images - 1)
     with pytest.raises(GradientError, match="detaches"):
         check_gradients(AutogradPurifier(lambda x, noise: x.detach() * 0.5), 2 * images - 1)
 

@@ -8,13 +8,14 @@ from attacks_eval.defence import Defence
 from attacks_eval.errors import DefenceError, QuestionError
 from attacks_eval.judge import JudgeConfig
 from attacks_eval.pgd import PGD
-from attacks_eval.plans import load_plan
+from attacks_eval.plans import Plan, load_plan
 from attacks_eval.protocol import Outcome, Task, craft, places, run_attack
 from attacks_eval.random_search import Corners
 from attacks_eval.streams import Stream
 from attacks_eval.threat_model import Linf
 from attacks_eval.workers import Workers
 from models.bundle import Bundle
+from models.config import apply_overrides
 from models.data import ImageDataset
 from models.pixels import from_uint8, to_unit
 from tests.attacks_eval.searching import SHAPE, WEIGHTS, noisy_linear, plain
@@ -125,6 +126,12 @@ def test_one_lucky_draw_does_not_end_a_search() -> None:
     assert all(outcome.tries <= 12 for outcome, _ in found.values())
 
 
+def test_a_candidate_that_is_both_best_and_last_is_judged_once() -> None:
+    """Far from the boundary nothing is promising: one verdict each at the end, of the best, which is the last."""
+    found = run(plain(lambda x: x), PGD(steps=4, random_start=False, loss="margin"), tasks_with_margins([0.4, 0.5]))
+    assert [outcome.tries for outcome, _ in found.values()] == [1, 1]
+
+
 def test_crafting_finds_the_worst_corner_and_keeps_the_order() -> None:
     tasks = tasks_with_margins([0.3, 0.01, 0.1])[::-1]
     made = craft(plain(lambda x: x), PGD(steps=10, loss="margin"), tasks, Linf(8 / 255), STREAM)
@@ -157,6 +164,15 @@ def test_no_plan_shows_bpda_alone(name: str) -> None:
     kinds = {str(attack.grad) for attack in attacks}
     assert "bpda" in kinds
     assert kinds - {"bpda"}
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "standard", "paper"])
+def test_a_plan_survives_being_written_and_read(name: str) -> None:
+    """Attacks keep their kind: an Auto-PGD read back as PGD would be another evaluation under the same name."""
+    plan = load_plan(name)
+    assert Plan.model_validate(plan.model_dump(mode="json")) == plan
+    changed = Plan.model_validate(apply_overrides(plan.model_dump(mode="json"), ["images=3"]))
+    assert [type(each.attack) for each in changed.attacks] == [type(each.attack) for each in plan.attacks]
 
 
 def test_the_paper_s_plan_is_the_paper_s_protocol() -> None:
