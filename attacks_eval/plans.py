@@ -153,7 +153,7 @@ def _standard() -> Plan:
         pgd("full-pgd", 50, 16, FULL),
         apgd("full-apgd", 50, 16, FULL),
         apgd("bpda-apgd", 50, 16, BPDA, on="survivors"),
-        square(500, 8),
+        square(500, 4),
         fixed_randomness(50),
     )
     curves = CurvePlan(
