@@ -214,6 +214,7 @@ class Evaluation(Frozen):
     Args:
         images_digest: SHA-256 of the clean images and labels.
         bundle, weights: digests of the bundle as served, and of its weights alone; empty for a defence without one.
+        second: weights digest of the bundle that a transfer attack was also made on; empty without one.
         preset: the sampler; None for a purifier that is not a Langevin chain.
         gradient_note: what was found about the purifier's gradients, in one or two sentences.
         margins: mean-logit margins of the clean images and of the kept adversarial ones.
@@ -225,6 +226,7 @@ class Evaluation(Frozen):
     bundle_name: str
     bundle: str
     weights: str
+    second: str
     preset_name: str
     preset: Preset | None
     data: str

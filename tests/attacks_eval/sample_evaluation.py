@@ -71,6 +71,7 @@ def sample(**updates: Any) -> Evaluation:
         "images": IMAGES,
         "class_names": names,
         "images_digest": "0" * 64,
+        "second": "",
         "threat": ThreatModel(),
         "plan_name": "standard",
         "plan": {"images": IMAGES, "judge": {"stages": [10, 32, 128]}},
