@@ -9,6 +9,7 @@ from attacks_eval.added import parse_added
 from attacks_eval.artefacts import RESULT
 from attacks_eval.defence import Defence
 from attacks_eval.errors import QuestionError
+from attacks_eval.evaluation import Evaluation
 from attacks_eval.evaluator import About, Evaluator
 from attacks_eval.plans import PLANS, Plan, load_plan
 from attacks_eval.report.compare import write_comparison
@@ -30,51 +31,62 @@ def run(options: argparse.Namespace) -> None:
     """Attack a bundle by a plan, and report: worst case first, with intervals."""
     device = resolve_device(options.device)
     bundle = load_bundle(options.bundle, device)
-    manifest = bundle.manifest
-    preset_name = options.defence or manifest.default_preset
-    preset = manifest.preset(preset_name)
-    if options.chain:
-        preset_name += "*"
-        preset = validate(Preset, apply_overrides(preset.model_dump(), options.chain), "--chain")
-    plan = _plan(options)
+    manifest, plan = bundle.manifest, _plan(options)
+    preset_name, preset = _attacked_preset(manifest, options)
     budget = BUDGETS[options.norm] if options.budget is None else options.budget
     threat = validate(ThreatModel, {"norm": options.norm, "budget": budget}, "--budget")
     second = _second(options.transfer_from, manifest, device)
+    added = [parse_added(spec) for spec in options.attack or ()]
     taken = take_images(manifest, options.data, options.folder, options.first, plan.images, device)
     out = options.out or Path("runs") / manifest.name / f"{plan.name}-{preset_name}".replace("*", "")
+    about = About(
+        bundle_name=manifest.name,
+        bundle=bundle.digest,
+        weights=manifest.weights_digest,
+        preset_name=preset_name,
+        data=taken.name,
+        first=taken.first,
+        class_names=manifest.class_names,
+        command=options.command,
+        second=second.manifest.weights_digest if second else "",
+    )
     evaluation = Evaluator(
         Defence.of(bundle.defence, preset),
         threat,
         plan,
         folder=out,
         resume=options.resume,
-        workers=options.workers,
         seed=options.seed,
         second=Defence.of(second.defence) if second else None,
-        added=[parse_added(spec) for spec in options.attack or ()],
-        about=About(
-            bundle_name=manifest.name,
-            bundle=bundle.digest,
-            weights=manifest.weights_digest,
-            preset_name=preset_name,
-            data=taken.name,
-            first=taken.first,
-            class_names=manifest.class_names,
-            command=options.command,
-            second=second.manifest.weights_digest if second else "",
-        ),
+        added=added,
+        about=about,
+        workers=options.workers,
     ).run(to_unit(taken.images).clamp(0.0, 1.0), taken.labels)
     write_report(out)
+    _say(evaluation)
+    console.print(f"{out}: {RESULT}, report.html, report.md, adv.npz, ledger.jsonl")
+
+
+def _say(evaluation: Evaluation) -> None:
+    """The verdict, and in red what casts doubt on it."""
     worst, clean = evaluation.worst_case, evaluation.clean.mean_logit
     console.print(
         f"worst case {100 * worst.accuracy:.1f} % [{100 * worst.low:.1f}, {100 * worst.high:.1f}], "
-        f"clean {100 * clean.accuracy:.1f} %, {evaluation.images} images, {threat.name}",
+        f"clean {100 * clean.accuracy:.1f} %, {evaluation.images} images, {evaluation.threat.name}",
         style="bold",
     )
     for indicator in evaluation.indicators:
         if indicator.fired:
             console.print(f"{indicator.title}: {indicator.finding}. {indicator.advice}", style="red")
-    console.print(f"{out}: {RESULT}, report.html, report.md, adv.npz, ledger.jsonl")
+
+
+def _attacked_preset(manifest: Manifest, options: argparse.Namespace) -> tuple[str, Preset]:
+    """The bundle's preset, or a changed chain under a name that says so."""
+    name = options.defence or manifest.default_preset
+    preset = manifest.preset(name)
+    if not options.chain:
+        return name, preset
+    return f"{name}*", validate(Preset, apply_overrides(preset.model_dump(), options.chain), "--chain")
 
 
 def report(options: argparse.Namespace) -> None:
