@@ -38,7 +38,7 @@ class Setting(Frozen):
     bundle: str = "models/zoo/cifar10-midrun"
     preset: str = "balanced"
     first: int = 0
-    images: int = 6
+    images: int = 4
     steps: int = 50
     attack_step: float = 2.0
     eot: int = 16
