@@ -124,13 +124,11 @@ def _gallery(images: Sequence[ImageResult]) -> list[int]:
 def _notes(run: Run, found: Findings) -> list[str]:
     notes = [
         "An image counts as broken when the mean logits over fresh replicates are wrong, decided or not.",
-        "PGD and Auto-PGD through the purifier attack every image, so that their rows can be compared.",
+        "Rows on all images can be compared with each other; rows on survivors say what is left after them.",
         "An attack ends when the mean logits break: votes, served answers and single draws are what is left then, "
         "and an attacker who aims at those rules would leave less.",
         "Several attacks and candidates are judged for each image, so chance favours the attacker a little.",
     ]
-    if found.worst and any(row.on == "survivors" for row in found.rows):
-        notes.append("Rows on survivors attack only what the rows above left; the others are counted as wrong there.")
     if isinstance(run.defence.purifier, LangevinPurifier) and run.defence.purifier.preset.precision == "bfloat16":
         notes.append("Chains and gradients run in bfloat16, as the preset is served.")
     return notes

@@ -151,7 +151,7 @@ def _standard() -> Plan:
         transfer_from("bare"),
         pgd("bpda-pgd", 50, 16, BPDA),
         pgd("full-pgd", 50, 16, FULL),
-        apgd("full-apgd", 50, 16, FULL),
+        apgd("full-apgd", 50, 16, FULL, on="survivors"),
         apgd("bpda-apgd", 50, 16, BPDA, on="survivors"),
         square(500, 4),
         fixed_randomness(50),
