@@ -35,6 +35,7 @@ from attacks_eval.summary import WorstCase, counting, worst_cases
 from attacks_eval.threat_model import Linf, ThreatModel, check_unit_range
 from attacks_eval.workers import Workers
 from models.console import console
+from models.files import commit
 from models.purifier import PurifiedClassifier
 
 PROBED_IMAGES = 4
@@ -110,6 +111,7 @@ class Evaluator:
             for row, (image, label) in enumerate(zip(images, labels, strict=True))
         )
         ledger = Ledger(folder, self._question(plan, defence, images, labels), self.resume, defence.cost)
+        ledger.begin_session(commit())
         with Workers(self.workers, defence.device) as workers:
             run = Run(defence, self.threat, plan, tasks, ledger, Stream((self.seed,)), workers)
             found = self._find(run)

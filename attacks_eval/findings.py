@@ -129,6 +129,11 @@ def _notes(run: Run, found: Findings) -> list[str]:
         "and an attacker who aims at those rules would leave less.",
         "Several attacks and candidates are judged for each image, so chance favours the attacker a little.",
     ]
+    if len(commits := run.ledger.commits()) > 1:
+        written = ", ".join(each[:12] for each in commits)
+        notes.append(
+            f"Made in sessions of {len(commits)} commits ({written}): one alone may differ in single verdicts."
+        )
     if isinstance(run.defence.purifier, LangevinPurifier) and run.defence.purifier.preset.precision == "bfloat16":
         notes.append("Chains and gradients run in bfloat16, as the preset is served.")
     return notes

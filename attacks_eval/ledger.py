@@ -73,6 +73,15 @@ class Ledger:
         self._append(self.lines, _line({"key": list(key), **payload}))
         self.entries[key] = payload
 
+    def begin_session(self, commit: str) -> None:
+        """Note which code writes from here on."""
+        self.add(("session", sum(key[0] == "session" for key in self.entries)), {"commit": commit})
+
+    def commits(self) -> list[str]:
+        """The commits whose code wrote pieces, in order, each once."""
+        written = [str(entry["commit"]) for key, entry in self.entries.items() if key[0] == "session"]
+        return list(dict.fromkeys(written))
+
     def spent(self, *prefix: str | int) -> Spent:
         """What the pieces whose key begins with `prefix` cost together; all pieces without one."""
         laps = [entry["spent"] for key, entry in self.entries.items() if key[: len(prefix)] == prefix]

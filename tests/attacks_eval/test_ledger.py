@@ -96,3 +96,11 @@ def test_costs_add_up_over_sessions(tmp_path: Path) -> None:
     assert again.spent().image_steps == 117
     assert again.spent("attack", "pgd").image_steps == 110
     assert again.spent().backward_steps == 3
+
+
+def test_every_commit_that_wrote_is_named(tmp_path: Path) -> None:
+    Ledger(tmp_path, QUESTION, False, Cost()).begin_session("a" * 40)
+    for commit in ("a" * 40, "b" * 40):
+        ledger = Ledger(tmp_path, QUESTION, True, Cost())
+        ledger.begin_session(commit)
+    assert ledger.commits() == ["a" * 40, "b" * 40]
