@@ -111,6 +111,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     p.add_argument("--chain", action="append", default=[], metavar="KEY=VALUE", help=chain)
     p.add_argument("--preset", choices=PLANS, default="quick", help="the plan (default quick)")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the plan, e.g. images=100")
+    p.add_argument("--skip", action="append", default=[], metavar="NAME", help="an attack, curves or certify")
     p.add_argument("--norm", choices=["linf", "l2"], default="linf")
     p.add_argument("--budget", type=float, help="radius in 1/255 units (default 8; for l2 127.5, a length of 0.5)")
     added = "add an attack: limpid:APGD,grad=truncated:25,eot=8 or torchattacks:NAME,key=value,..."
@@ -139,9 +140,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _plan(options: argparse.Namespace) -> Plan:
     """The named plan with the command's changes; a changed plan says so in its name."""
-    plan = load_plan(options.preset)
+    plan = load_plan(options.preset).without(options.skip)
     overrides = [*options.set, *([f"images={options.images}"] if options.images else [])]
-    if not overrides:
+    if not overrides and not options.skip:
         return plan
     table = apply_overrides(plan.model_dump(mode="json"), [*overrides, f"name={plan.name}*"])
     return validate(Plan, table, "--set")

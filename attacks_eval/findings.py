@@ -131,9 +131,7 @@ def _notes(run: Run, found: Findings) -> list[str]:
     ]
     if len(commits := run.ledger.commits()) > 1:
         written = ", ".join(each[:12] for each in commits)
-        notes.append(
-            f"Made in sessions of {len(commits)} commits ({written}): one alone may differ in single verdicts."
-        )
+        notes.append(f"Made in sessions of {len(commits)} commits ({written}); one alone may differ a little.")
     if isinstance(run.defence.purifier, LangevinPurifier) and run.defence.purifier.preset.precision == "bfloat16":
         notes.append("Chains and gradients run in bfloat16, as the preset is served.")
     return notes

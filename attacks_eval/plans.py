@@ -3,6 +3,7 @@
 No plan changes the defence: the chain's length, step size and temperature are the bundle's preset's, always.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -71,6 +72,17 @@ class Plan(Frozen):
     curves: CurvePlan | None = None
     certify: CertifyPlan | None = None
     detection_images: int = Field(default=0, ge=0)
+
+    def without(self, parts: Sequence[str]) -> "Plan":
+        """The plan without the attacks of those names, `curves` or `certify`; raises QuestionError for others."""
+        names = [each.name for each in self.attacks]
+        if unknown := sorted(set(parts) - {*names, "curves", "certify"}):
+            raise QuestionError(
+                f"{self.name} has no {', '.join(unknown)} to skip; it has {', '.join(names)}, curves, certify"
+            )
+        kept = tuple(each for each in self.attacks if each.name not in parts)
+        dropped = {part: None for part in ("curves", "certify") if part in parts}
+        return self.model_copy(update={"attacks": kept, **dropped})
 
 
 def transfer_from(source: Literal["bare", "second"], steps: int = 100) -> PlannedAttack:

@@ -175,6 +175,15 @@ def test_a_plan_survives_being_written_and_read(name: str) -> None:
     assert [type(each.attack) for each in changed.attacks] == [type(each.attack) for each in plan.attacks]
 
 
+def test_parts_of_a_plan_can_be_skipped_by_name() -> None:
+    plan = load_plan("quick").without(["square", "curves"])
+    assert "square" not in {each.name for each in plan.attacks}
+    assert plan.curves is None
+    assert len(plan.attacks) == len(load_plan("quick").attacks) - 1
+    with pytest.raises(QuestionError, match="has no squares to skip; it has noise"):
+        load_plan("quick").without(["squares"])
+
+
 def test_the_paper_s_plan_is_the_paper_s_protocol() -> None:
     """EBM Life Cycle: 50 steps of a quarter of the budget, 48 replicates an answer, 128 to verify, 640 images."""
     plan = load_plan("paper")
