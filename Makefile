@@ -14,8 +14,9 @@ RUN = .venv/bin/python -m
 serve: .venv/serve.done
 	$(RUN) service --bundle $(BUNDLE) $(SERVE_ARGS)
 
+# One thread: the tests' networks are tiny, and threads that wait for each other starve a busy machine.
 test: .venv/dev.done
-	$(RUN) pytest
+	OMP_NUM_THREADS=1 $(RUN) pytest
 
 lint: .venv/dev.done
 	$(RUN) ruff check .
