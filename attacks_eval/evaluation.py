@@ -12,6 +12,9 @@ from attacks_eval.threat_model import ThreatModel
 from models.config import Frozen
 from models.purifier import Preset
 
+Knowledge = Literal["white box", "black box", "transfer", "none"]
+"""What the attacker knows of the defence, or may ask of it."""
+
 
 class Share(Frozen):
     """`correct` of `total` images, with its Wilson 95 % interval."""
@@ -67,7 +70,7 @@ class AttackResult(Frozen):
 
     name: str
     title: str
-    knowledge: Literal["white box", "black box", "transfer", "none"]
+    knowledge: Knowledge
     configuration: dict[str, Any]
     on: Literal["all", "survivors"]
     attacked: int

@@ -39,8 +39,8 @@ class Findings:
 
 
 def assemble(run: Run, found: Findings, about: Mapping[str, Any]) -> Evaluation:
-    """The Evaluation; `about` says what was evaluated: bundle_name, bundle, weights, preset_name, data, first,
-    class_names, command, seed."""
+    """The Evaluation; `about` says what was evaluated: bundle_name, bundle, weights, second, preset_name,
+    data, first, class_names, command, seed."""
     attacks = attack_results(run, found.rows, found.clean)
     images = image_results(run, found.rows, found.clean, found.worst, found.rounded)
     signs = indicators(Evidence(found.probe, found.clean, found.rows, found.checks, found.rounded))

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from attacks_eval.defence import Defence
 from attacks_eval.errors import QuestionError
+from attacks_eval.evaluation import Knowledge
 from attacks_eval.foreign import ForeignAttack
 from attacks_eval.gradients import FULL, GradMode, stand_in
 from attacks_eval.ledger import Key
-from attacks_eval.plans import Knowledge, PlannedAttack
+from attacks_eval.plans import PlannedAttack
 from attacks_eval.protocol import Outcome, Task, craft
 from attacks_eval.run import Run
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from attacks_eval.apgd import APGD
 from attacks_eval.certify import CertifyConfig
 from attacks_eval.errors import QuestionError
+from attacks_eval.evaluation import Knowledge
 from attacks_eval.gradients import BPDA, FULL, GradMode
 from attacks_eval.judge import JudgeConfig
 from attacks_eval.pgd import PGD
@@ -18,7 +19,6 @@ from attacks_eval.random_search import Corners, RandomNoise
 from attacks_eval.square import Square
 from models.config import Frozen
 
-Knowledge = Literal["white box", "black box", "transfer", "none"]
 SearchConfig = Annotated[PGD | APGD | Square | RandomNoise | Corners, Field(discriminator="kind")]
 
 
