@@ -12,9 +12,9 @@ from torch import Tensor
 from attacks_eval.attack import Search, finite_gradient
 from attacks_eval.gradients import BPDA, GradMode
 from attacks_eval.losses import LossName
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from models.config import Frozen
+from models.streams import Stream
 
 MOMENTUM = 0.75
 PROGRESS = 0.75

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from attacks_eval.gradients import GradMode
 from attacks_eval.losses import LossName
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
+from models.streams import Stream
 
 
 class Answer(NamedTuple):

@@ -15,10 +15,10 @@ from attacks_eval.judge import JudgeConfig
 from attacks_eval.pgd import PGD
 from attacks_eval.protocol import Task, run_attack
 from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import Linf, ThreatModel, check_unit_range
 from models.pixels import LEVELS, from_unit
 from models.purifier import PurifiedClassifier
+from models.streams import Stream
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from attacks_eval.defence import Defence
 from attacks_eval.pgd import PGD
 from attacks_eval.protocol import Task, craft
 from attacks_eval.results import read_result, write_result
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
 from models.console import console, progress_bar
@@ -26,6 +25,7 @@ from models.evaluation.sample import LabelledImages
 from models.files import commit
 from models.pixels import from_uint8, to_unit
 from models.purifier import Preset, PurifiedClassifier, agreement
+from models.streams import Stream
 
 
 def attack_bare_classifier(

@@ -22,11 +22,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import check_unit_range
 from models.certificate import ALPHA, Certificate, certify_counts, largest_radius, successes_needed, top_class
 from models.config import Frozen
 from models.evaluation.accuracy import Accuracy
+from models.streams import Stream
 
 Predict = Callable[[Tensor, Sequence[Stream]], Tensor]
 """One draw of the base classifier each: noised images [N, C, H, W] in [0, 1] units, though noise takes them outside,

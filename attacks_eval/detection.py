@@ -25,9 +25,9 @@ from attacks_eval.errors import QuestionError
 from attacks_eval.evaluation import DetectionRow
 from attacks_eval.gradients import GradMode
 from attacks_eval.purifiers import LangevinPurifier, PullBack
-from attacks_eval.streams import ChainNoise, Stream
 from models.pixels import distance_l2, distance_linf
 from models.purifier import agreement, split_replicates
+from models.streams import ChainNoise, Stream
 
 FALSE_POSITIVES = 0.01
 

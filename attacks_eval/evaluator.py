@@ -30,13 +30,13 @@ from attacks_eval.protocol import Task
 from attacks_eval.purifiers import LangevinPurifier
 from attacks_eval.run import Run
 from attacks_eval.shares import share
-from attacks_eval.streams import Stream
 from attacks_eval.summary import WorstCase, counting, worst_cases
 from attacks_eval.threat_model import Linf, ThreatModel, check_unit_range
 from attacks_eval.workers import Workers
 from models.console import console
 from models.files import commit
 from models.purifier import PurifiedClassifier
+from models.streams import Stream
 
 PROBED_IMAGES = 4
 

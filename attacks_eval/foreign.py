@@ -27,11 +27,11 @@ from attacks_eval.defence import Defence
 from attacks_eval.errors import QuestionError
 from attacks_eval.gradients import BPDA, GradMode
 from attacks_eval.protocol import Task
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel, check_unit_range
 from models.config import Frozen
 from models.pixels import from_unit
 from models.purifier import CHAINS_PER_BATCH
+from models.streams import Stream
 
 INSTALL = {
     "torchattacks": "pip install --no-deps torchattacks==3.5.1",

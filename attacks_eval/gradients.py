@@ -26,10 +26,10 @@ from pydantic import Field, model_serializer, model_validator
 from torch import Tensor
 
 from attacks_eval.errors import GradientError, QuestionError
-from attacks_eval.streams import ChainNoise
 from models.config import Frozen
 from models.langevin import Energy, LangevinConfig, langevin_step
 from models.precision import Precision, autocast
+from models.streams import ChainNoise
 
 Kind = Literal["bpda", "full", "smooth"]
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from attacks_eval.defence import Defence
 from attacks_eval.losses import margins
-from attacks_eval.streams import Stream
 from models.certificate import clopper_pearson
 from models.config import Frozen
+from models.streams import Stream
 
 ANY_OF = 10
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from attacks_eval.attack import Search, finite_gradient
 from attacks_eval.gradients import BPDA, GradMode
 from attacks_eval.losses import LossName
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from models.config import Frozen
 from models.pixels import budget_to_unit
+from models.streams import Stream
 
 
 class PGD(Frozen):

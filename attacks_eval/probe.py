@@ -10,9 +10,9 @@ from attacks_eval.defence import Defence
 from attacks_eval.errors import GradientError
 from attacks_eval.gradients import BPDA, FULL, SMOOTH, GradMode, hessian_vanishes
 from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
-from attacks_eval.streams import Stream
 from models.config import Frozen
 from models.pixels import from_unit
+from models.streams import Stream
 
 STRIDES = (4, 2)
 FAITHFUL = 0.99

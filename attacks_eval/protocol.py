@@ -19,10 +19,10 @@ from attacks_eval.attack import Answer, Attack, Search
 from attacks_eval.defence import Defence
 from attacks_eval.judge import JudgeConfig, Verdict, judge
 from attacks_eval.losses import attack_loss, margins
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel, check_unit_range
 from models.config import Frozen
 from models.purifier import CHAINS_PER_BATCH
+from models.streams import Stream
 
 
 @dataclass(frozen=True)

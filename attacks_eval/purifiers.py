@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from attacks_eval.errors import GradientError, QuestionError
 from attacks_eval.gradients import GradMode, hessian_vanishes, pull_back_exactly, pull_back_smoothly
-from attacks_eval.streams import ChainNoise, Stream
 from models.langevin import LangevinInfo, Noise
 from models.networks.smooth_twin import smooth_twin
 from models.purifier import Preset, PurifiedClassifier
+from models.streams import ChainNoise, Stream
 
 PullBack = Callable[[Tensor], Tensor]
 """Gradients [N, C, H, W] with respect to the purified images, to gradients with respect to the images."""

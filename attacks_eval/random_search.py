@@ -7,9 +7,9 @@ from torch import Tensor
 
 from attacks_eval.attack import Search
 from attacks_eval.losses import LossName
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from models.config import Frozen
+from models.streams import Stream
 
 
 class RandomNoise(Frozen):

@@ -14,10 +14,10 @@ from attacks_eval.judge import Verdict, judge
 from attacks_eval.ledger import Key, Ledger
 from attacks_eval.plans import Plan
 from attacks_eval.protocol import Outcome, Task
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from attacks_eval.workers import Workers
 from models.console import progress_bar
+from models.streams import Stream
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from attacks_eval.attack import Search
 from attacks_eval.losses import LossName
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from models.config import Frozen
+from models.streams import Stream
 
 # Proposals, out of 10,000, from which the window's share of the image has halved once more: the authors' schedule.
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

@@ -22,8 +22,8 @@ from attacks_eval.defence import Cost, Defence
 from attacks_eval.errors import DefenceError, QuestionError
 from attacks_eval.judge import JudgeConfig
 from attacks_eval.protocol import Advance, Outcome, Record, Task, run_attack
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
+from models.streams import Stream
 
 # Groups of tasks for each worker: several, so that none waits long for the last; each large enough to refill places.
 GROUPS = 4

@@ -9,9 +9,9 @@ from attacks_eval.attack import Answer, Attack
 from attacks_eval.defence import Defence
 from attacks_eval.losses import attack_loss
 from attacks_eval.purifiers import AutogradPurifier
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from models.langevin import Noise
+from models.streams import Stream
 
 SHAPE = (3, 4, 4)
 WEIGHTS = torch.randn(48, generator=torch.Generator().manual_seed(0))

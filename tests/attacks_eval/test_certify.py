@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from attacks_eval.certify import CertifyConfig, ImageCertificate, Predict, certified_accuracy, certify_image
-from attacks_eval.streams import ChainNoise, Stream
 from models.certificate import certify_counts, lower_bound, successes_needed
 from models.langevin import LangevinConfig, run_langevin
+from models.streams import ChainNoise, Stream
 
 SHAPE = (1, 2, 2)
 NORMAL = torch.tensor([1.0, -2.0, 3.0, 0.5])

@@ -13,12 +13,12 @@ from attacks_eval.errors import QuestionError
 from attacks_eval.pgd import PGD
 from attacks_eval.protocol import Task, craft
 from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier
-from attacks_eval.streams import ChainNoise, Stream
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
 from models.data import ImageDataset
 from models.pixels import Normalisation, distance_l2, distance_linf, from_uint8, from_unit, to_unit
 from models.purifier import Preset, PurifiedClassifier
+from models.streams import ChainNoise, Stream
 
 QUANTITIES = {"energy", "energy_drop", "distance_l2", "distance_linf", "disagreement", "margin_spread"}
 

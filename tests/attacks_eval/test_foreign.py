@@ -23,11 +23,11 @@ from attacks_eval.pgd import PGD
 from attacks_eval.protocol import Task, craft, run_attack
 from attacks_eval.purifiers import NoPurifier
 from attacks_eval.square import Square
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
 from models.data import ImageDataset
 from models.pixels import from_uint8, to_unit
+from models.streams import Stream
 
 Made = Sequence[tuple[Task, Tensor]]
 

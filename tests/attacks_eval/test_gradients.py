@@ -9,13 +9,13 @@ from attacks_eval.errors import GradientError, QuestionError
 from attacks_eval.gradients import BPDA, FULL, SMOOTH, GradMode, hessian_vanishes, pull_back_exactly
 from attacks_eval.losses import margins
 from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
-from attacks_eval.streams import ChainNoise, Stream
 from models.bundle import Bundle
 from models.data import ImageDataset
 from models.langevin import Noise
 from models.networks import build_network
 from models.pixels import Normalisation, from_uint8, to_unit
 from models.purifier import Preset, PurifiedClassifier
+from models.streams import ChainNoise, Stream
 
 PRESET = Preset(num_steps=7, step_size=0.05, temperature=0.01, replicates=2)
 PIXELS = 3 * 8 * 8

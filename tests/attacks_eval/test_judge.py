@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from attacks_eval.judge import JudgeConfig, judge
-from attacks_eval.streams import Stream
+from models.streams import Stream
 from tests.attacks_eval.searching import SHAPE, WEIGHTS, linear, noisy_linear, plain
 
 CONFIG = JudgeConfig()

@@ -6,8 +6,8 @@ import torch
 from attacks_eval.apgd import APGD, checkpoints
 from attacks_eval.attack import Answer, Attack
 from attacks_eval.pgd import PGD
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import L2, Linf, ThreatModel
+from models.streams import Stream
 from tests.attacks_eval.searching import SHAPE, WEIGHTS, drive, noisy_linear
 
 STREAM = Stream(("pgd",))

@@ -11,13 +11,13 @@ from attacks_eval.pgd import PGD
 from attacks_eval.plans import Plan, load_plan
 from attacks_eval.protocol import Outcome, Task, craft, places, run_attack
 from attacks_eval.random_search import Corners
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import Linf
 from attacks_eval.workers import Workers
 from models.bundle import Bundle
 from models.config import apply_overrides
 from models.data import ImageDataset
 from models.pixels import from_uint8, to_unit
+from models.streams import Stream
 from tests.attacks_eval.searching import SHAPE, WEIGHTS, noisy_linear, plain
 
 STREAM, JUDGE = Stream(("protocol",)), JudgeConfig()

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from attacks_eval.attack import Answer, Attack
 from attacks_eval.random_search import Corners, RandomNoise
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import Norm, ThreatModel
+from models.streams import Stream
 
 GREY = torch.full((3, 8, 8), 0.5)
 

@@ -12,11 +12,11 @@ from attacks_eval.attack import Answer, Attack
 from attacks_eval.losses import attack_loss
 from attacks_eval.random_search import Corners
 from attacks_eval.square import HALVINGS, Square
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import Norm, ThreatModel
 from models.bundle import Bundle
 from models.data import ImageDataset
 from models.pixels import from_uint8, from_unit, to_unit
+from models.streams import Stream
 
 Classify = Callable[[Tensor], Tensor]
 SHAPE = (3, 6, 10)  # not square: a swapped height and width would show

@@ -23,13 +23,13 @@ from attacks_eval.gradients import BPDA
 from attacks_eval.judge import JudgeConfig, judge
 from attacks_eval.pgd import PGD
 from attacks_eval.protocol import Outcome, Task, run_attack
-from attacks_eval.streams import Stream
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import load_bundle
 from models.config import Frozen
 from models.evaluation.sample import take_images
 from models.pixels import budget_to_unit, from_unit, to_unit
 from models.purifier import Preset, PurifiedClassifier, replicate, split_replicates
+from models.streams import Stream
 
 
 class Setting(Frozen):

@@ -2,7 +2,7 @@
 
 import torch
 
-from attacks_eval.streams import BLOCK, ChainNoise, Stream
+from models.streams import BLOCK, ChainNoise, Stream
 
 
 def test_a_name_is_a_stream() -> None:
