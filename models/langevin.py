@@ -71,15 +71,33 @@ def langevin_step(
 
     The result carries no gradient: differentiating through a chain is a deliberate act, done elsewhere.
     """
+    return langevin_transition(energy, x, config.step_size, config.drift_rate, config.precision, randn_like)
+
+
+def langevin_transition(
+    energy: Energy,
+    x: Tensor,
+    step_size: float | Tensor,
+    drift_rate: float | Tensor,
+    precision: Precision,
+    randn_like: Noise = torch.randn_like,
+) -> tuple[Tensor, LangevinInfo]:
+    """The same step; `step_size` and `drift_rate` may be [B, 1, ...], for chains of different settings in one batch."""
+    u, grad = energy_gradient(energy, x, precision)
+    x = x.detach()
+    drift = -drift_rate * grad
+    info = LangevinInfo(u, drift.flatten(1).norm(dim=1))
+    return x + drift + step_size * randn_like(x), info
+
+
+def energy_gradient(energy: Energy, x: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
+    """U(x) [B] in float32 and dU/dx [B, ...] in x's dtype, both without a graph."""
     with torch.enable_grad():  # undoes a caller's no_grad; nothing undoes inference_mode
         x = x.detach().requires_grad_(True)
-        with autocast(x.device, config.precision):
+        with autocast(x.device, precision):
             u = energy(x)
         (grad,) = torch.autograd.grad(u.float().sum(), x)
-    x = x.detach()
-    drift = -config.drift_rate * grad
-    info = LangevinInfo(u.detach().float(), drift.flatten(1).norm(dim=1))
-    return x + drift + config.step_size * randn_like(x), info
+    return u.detach().float(), grad
 
 
 def run_langevin(

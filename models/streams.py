@@ -43,6 +43,28 @@ class Stream:
         return torch.from_numpy(self.generator().standard_normal(tuple(shape), dtype=np.float32))
 
 
+class NoiseSource:
+    """Standard normal numbers of one stream, drawn one after another straight into a tensor.
+
+    On a CPU they are the stream's own; on another device they come from that device's generator, seeded with the
+    stream's name, so that nothing crosses the bus. How many are drawn at a time changes nothing on a CPU.
+    """
+
+    def __init__(self, stream: Stream, device: torch.device) -> None:
+        self._generator = stream.generator()
+        self._device: torch.Generator | None = None
+        if device.type != "cpu":
+            seed = int(self._generator.integers(2**63))
+            self._device = torch.Generator(device).manual_seed(seed)
+
+    def fill(self, out: Tensor) -> None:
+        """Overwrite `out`, a contiguous float32 tensor on the source's device."""
+        if self._device is None:
+            self._generator.standard_normal(out=out.numpy(), dtype=np.float32)
+        else:
+            out.normal_(generator=self._device)
+
+
 class ChainNoise:
     """The Langevin noise of a batch of chains, one stream each; `at(step)` may be asked in any order.
 

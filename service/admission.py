@@ -1,28 +1,91 @@
-"""Who is let in: a bounded number of requests, counted before any of their images is decoded."""
+"""Who is let in: bounded by the work that waits, in image-steps, and counted before any image is decoded."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-from service.errors import OverloadedError
+from service.errors import DeadlineError, OverloadedError, UnavailableError
+
+
+class Load(Protocol):
+    """What the engine says of its work: image-steps submitted, those of them still to run, and steps per second."""
+
+    submitted: int
+    outstanding: int
+    rate: float
 
 
 class Admission:
-    """At most `limit` requests between here and their answer. Used from the event loop's thread only.
+    """Lets requests in while the device would be done with all of them in time. Used from the event loop alone.
 
     Args:
-        retry_after: estimates, in seconds, when a request that is turned away should try again.
+        queue_seconds: how much work may wait, in seconds at the measured speed.
+        max_requests: how many requests may be in progress, their bodies' arrival included.
     """
 
-    def __init__(self, limit: int, retry_after: Callable[[], int]) -> None:
-        self.limit, self.admitted, self._retry_after = limit, 0, retry_after
+    def __init__(self, load: Load, queue_seconds: float, max_requests: int) -> None:
+        self._load, self.queue_seconds, self.max_requests = load, queue_seconds, max_requests
+        self.requests = self._reserved = 0
+        self.draining = False
+
+    @property
+    def waiting(self) -> int:
+        """Image-steps admitted and not yet run."""
+        return self._reserved - self._load.submitted + self._load.outstanding
+
+    @property
+    def fraction(self) -> float:
+        """How full the queue is: 0 empty, 1 full."""
+        limit = self.queue_seconds * self._load.rate
+        return min(1.0, self.waiting / limit) if limit else 0.0
+
+    def retry_after(self, cost: int = 0) -> int:
+        """Whole seconds, at least 1, until so much work should find room."""
+        excess = (self.waiting + cost) / self._load.rate - self.queue_seconds if self._load.rate else 0.0
+        return max(1, math.ceil(excess))
 
     @contextmanager
-    def permit(self) -> Iterator[None]:
-        """Hold one place; raises OverloadedError at once when all are taken."""
-        if self.admitted >= self.limit:
-            raise OverloadedError(f"all {self.limit} places are taken", retry_after=self._retry_after())
-        self.admitted += 1
+    def place(self) -> Iterator[None]:
+        """Hold one of the places for requests; taken before the body is read.
+
+        Raises:
+            OverloadedError: all are taken.
+            UnavailableError: the server is stopping.
+        """
+        if self.draining:
+            raise UnavailableError("the server is stopping and takes no new requests", retry_after=1)
+        if self.requests >= self.max_requests:
+            raise OverloadedError(f"{self.max_requests} requests are in progress", retry_after=self.retry_after())
+        self.requests += 1
         try:
             yield
         finally:
-            self.admitted -= 1
+            self.requests -= 1
+
+    @contextmanager
+    def admit(self, cost: int, timeout: float) -> Iterator[None]:
+        """Hold room for `cost` image-steps; an empty queue takes a request of any cost.
+
+        Raises:
+            OverloadedError: the queue would be longer than `queue_seconds`.
+            DeadlineError: the request alone takes longer than `timeout` seconds.
+            UnavailableError: the engine has not measured its speed yet.
+        """
+        rate, waiting = self._load.rate, self.waiting
+        if not rate:
+            raise UnavailableError("the engine is warming up", retry_after=1)
+        if cost / rate > timeout:
+            raise DeadlineError(
+                f"{cost} image-steps take about {cost / rate:.1f} s here, more than the {timeout:g} s of this request"
+            )
+        if waiting and (waiting + cost) / rate > self.queue_seconds:
+            raise OverloadedError(
+                f"{waiting / rate:.1f} s of work are waiting; the queue holds {self.queue_seconds:g} s",
+                retry_after=self.retry_after(cost),
+            )
+        self._reserved += cost
+        try:
+            yield
+        finally:
+            self._reserved -= cost

@@ -23,7 +23,7 @@ def build_engine(settings: Settings) -> Engine:
     device = resolve_device(settings.device)
     bundle = load_bundle(settings.bundle, device, settings.runtime)
     check_default_preset(bundle.manifest, settings)
-    return Engine(bundle, device, settings.queue_limit, settings.stall_timeout)
+    return Engine(bundle, device, stall_timeout=settings.stall_timeout)
 
 
 def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
@@ -33,7 +33,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = await run_in_threadpool(build_engine, settings) if engine is None else engine
         running.start()
-        app.state.service = routes.Service(settings, running, Admission(settings.queue_limit, running.retry_after))
+        app.state.service = routes.Service(settings, running, Admission(running, 30.0, settings.queue_limit))
         try:
             yield
         finally:

@@ -1,65 +1,42 @@
-"""The engine: one OS thread owns the model and answers one request after another.
+"""The engine: one OS thread owns one device, and advances the chains of all requests together.
 
-The seam is `await engine.submit(images, params)`. A request that fails, fails alone; when the thread itself dies,
-everything that waits for it fails too, and `live` turns false.
+The seam is `engine.submit(image, params)`, which returns a ticket with the result to come. Between two quanta of steps
+chains join and leave the batch, jobs are cancelled, and finished ones are classified. A job whose chains leave the
+finite numbers fails alone; an exception in a quantum fails the jobs that were in it; when the thread dies, everything
+that waits for it fails, and `live` turns false.
 """
 
-import asyncio
 import logging
-import math
-import queue
 import secrets
 import threading
 import time
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections import deque
+from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from models.bundle import Bundle
-from models.langevin import LangevinInfo, Noise, seeded_noise
-from models.pixels import from_uint8
-from models.purifier import Preset, chain_batches, split_replicates
-from service.errors import ChainDivergedError, EngineError, OverloadedError, UnavailableError
+from models.streams import Stream
+from service.errors import SettingsError, UnavailableError
+from service.jobs import Job, Params, Result, Smoothing, Ticket
+from service.profile import Profile, measure
+from service.worker import Turn, Worker
+
+__all__ = ["Engine", "Observer", "Params", "Result", "Smoothing", "Ticket"]
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.25
 WARM_UP_STEPS = 2
+RATE_WEIGHT = 0.1
+"""Weight of the newest quantum in the measured rate."""
 
 
-@dataclass(frozen=True)
-class Params:
-    """How a request is answered; without `classify` the engine only purifies."""
+class Observer(Protocol):
+    """Who wants to know of each quantum; called by the engine's thread."""
 
-    preset: Preset
-    classify: bool = True
-
-
-@dataclass(frozen=True)
-class Result:
-    """purified float [R, B, C, H, W]; logits [R, B, K] and the bare classifier's [B, K], all on the CPU."""
-
-    purified: Tensor
-    logits: Tensor | None
-    undefended: Tensor | None
-    queue_seconds: float
-    purify_seconds: float
-    classify_seconds: float
-
-
-class _Abandoned(Exception):
-    """Nobody waits for the running request any more."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    images: Tensor
-    params: Params
-    future: "Future[Result]" = field(default_factory=Future)
-    abandoned: threading.Event = field(default_factory=threading.Event)
-    submitted: float = field(default_factory=time.perf_counter)
+    def quantum(self, active: int, bucket: int, steps: int, seconds: float) -> None:
+        """`steps` of a batch of `bucket` slots, of which `active` held a chain, took `seconds`."""
 
 
 class Engine:
@@ -67,23 +44,39 @@ class Engine:
 
     Args:
         bundle: the defence, already on `device`; nothing else may use it while the engine runs.
-        queue_limit: requests that may wait; one more raises OverloadedError.
-        stall_timeout: seconds without a Langevin step or an idle poll after which the engine is not `live`.
+        slots: the largest batch; None chooses it from a measurement when the engine starts.
+        quantum: seconds between two points where chains join and leave.
+        stall_timeout: seconds without a quantum or an idle poll after which the engine is not `live`.
+
+    Raises:
+        SettingsError: presets of different precision, which one batch can not hold.
     """
 
     def __init__(
-        self, bundle: Bundle, device: torch.device, queue_limit: int = 64, stall_timeout: float = 60.0
+        self,
+        bundle: Bundle,
+        device: torch.device,
+        slots: int | None = None,
+        quantum: float = 0.05,
+        stall_timeout: float = 60.0,
+        observer: Observer | None = None,
     ) -> None:
-        self.bundle, self.device = bundle, device
-        self._stall_timeout = stall_timeout
-        self._queue: queue.Queue[_Job] = queue.Queue(queue_limit)
-        self._thread = threading.Thread(target=self._run, name="limpid-engine", daemon=True)
-        self._stopping, self._warm = threading.Event(), threading.Event()
-        self._lock = threading.Lock()  # orders `submit` and the thread's end: no job is queued after the last drain
-        self._closed = False
-        self._current: _Job | None = None
+        self.bundle, self.device, self.observer = bundle, device, observer
+        precisions = {preset.precision for preset in bundle.manifest.presets.values()}
+        if len(precisions) != 1:
+            raise SettingsError(f"one engine runs one precision, the bundle's presets have {', '.join(precisions)}")
+        (self._precision,) = precisions
+        self._slots_wanted, self._quantum_seconds, self._stall_timeout = slots, quantum, stall_timeout
+        self._profile: Profile | None = None
+        self._inbox: deque[Job] = deque()
+        # Guards the inbox and the sums; tells the thread of new work, and orders `submit` against the thread's end.
+        self._changed = threading.Condition()
+        self._closed = self._stopping = False
+        self.submitted = self.outstanding = 0
+        self.rate, self.slots_active, self.queue_depth = 0.0, 0, 0
+        self._unfinished: set[Job] = set()
         self._heartbeat = time.monotonic()
-        self._mean_seconds = 1.0
+        self._thread = threading.Thread(target=self._run, name="limpid-engine", daemon=True)
 
     def start(self) -> None:
         """Start the thread; `ready` follows once it has warmed up."""
@@ -92,134 +85,144 @@ class Engine:
 
     def stop(self, timeout: float = 30.0) -> None:
         """Fail whatever runs or waits with UnavailableError and join the thread."""
-        self._stopping.set()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     @property
+    def heartbeat_age(self) -> float:
+        """Seconds since the thread's last sign of life."""
+        return time.monotonic() - self._heartbeat
+
+    @property
     def live(self) -> bool:
         """Whether the thread runs and has shown a sign of life lately."""
-        age = time.monotonic() - self._heartbeat
-        return self._thread.is_alive() and not self._closed and age < self._stall_timeout
+        return self._thread.is_alive() and not self._closed and self.heartbeat_age < self._stall_timeout
 
     @property
     def ready(self) -> bool:
         """Whether a request would be answered now."""
-        return self.live and self._warm.is_set() and not self._stopping.is_set()
+        return self.live and self._profile is not None and not self._stopping
 
-    def retry_after(self) -> int:
-        """Whole seconds, at least 1, until the queue as it is now should be done."""
-        return max(1, math.ceil((self._queue.qsize() + 1) * self._mean_seconds))
+    @property
+    def slots_total(self) -> int:
+        """Chains that one batch holds at most; 0 until warm."""
+        return self._profile.buckets[-1] if self._profile else 0
 
-    def submit(self, images: Tensor, params: Params) -> "asyncio.Future[Result]":
-        """Queue uint8 images [B, C, H, W] and await the result; call it with a running event loop.
+    def submit(
+        self, image: torch.Tensor, params: Params, key: str = "", deadline: float | None = None, seed: int | None = None
+    ) -> Ticket:
+        """Queue one uint8 image [C, H, W]; call it with a running event loop.
 
-        Cancelling the future skips a waiting request and ends a running one at its next Langevin step.
-        Raises OverloadedError when the queue is full, UnavailableError when the thread has ended.
+        Cancelling the ticket's future frees the job's slots at the next quantum.
+
+        Args:
+            key: whose share of the device it uses.
+            deadline: time.monotonic() after which the job fails with DeadlineError.
+            seed: makes the noise repeatable; by default nobody can know it.
+
+        Raises:
+            UnavailableError: the thread has ended.
         """
-        job = _Job(images, params)
-        with self._lock:
+        stream = Stream(("request", secrets.randbits(128)) if seed is None else ("seed", seed))
+        job = Job(image, params, key, deadline, stream)
+        job.future.set_running_or_notify_cancel()  # from now on the engine alone decides how it ends
+        with self._changed:
             if self._closed:
                 raise UnavailableError("the engine has stopped")
-            try:
-                self._queue.put_nowait(job)
-            except queue.Full as error:
-                raise OverloadedError(
-                    f"{self._queue.maxsize} requests are waiting already", retry_after=self.retry_after()
-                ) from error
-        future = asyncio.wrap_future(job.future)
-        # A running concurrent Future can not be cancelled, so the thread learns it from the event.
-        future.add_done_callback(lambda done: job.abandoned.set() if done.cancelled() else None)
-        return future
+            self._inbox.append(job)
+            self._unfinished.add(job)
+            self.submitted += params.cost
+            self.outstanding += params.cost
+            self._changed.notify()
+        return Ticket(job)
 
     def _run(self) -> None:
         try:
-            self._warm_up()
-            while not self._stopping.is_set():
-                self._heartbeat = time.monotonic()
-                try:
-                    self._current = self._queue.get(timeout=IDLE_SECONDS)
-                except queue.Empty:
-                    continue
-                self._answer(self._current)
-                self._current = None
+            worker = self._warm_up()
+            while not self._stopping:
+                self._beat()
+                for job in self._intake(worker.idle):
+                    worker.take(job)
+                if not worker.idle:
+                    turn = worker.turn()
+                    self._account(turn, worker)
+                    _deliver(turn)
         except BaseException:  # the thread's outermost frame: nobody above would see it
             log.critical("the engine thread died", exc_info=True)
         finally:
             self._close()
 
+    def _warm_up(self) -> Worker:
+        """Measure the steps, and answer one short job, so that the first real one finds everything chosen."""
+        shape, manifest = self.bundle.manifest.image, self.bundle.manifest
+        size = (shape.channels, shape.height, shape.width)
+        profile = measure(
+            *(
+                self.bundle.defence.energy,
+                size,
+                self._precision,
+                self.device,
+                self._quantum_seconds,
+                self._slots_wanted,
+            ),
+            sign_of_life=self._beat,
+        )
+        worker = Worker(self.bundle, profile, self.device)
+        preset = manifest.presets[manifest.default_preset]
+        params = Params(preset.model_copy(update={"num_steps": min(preset.num_steps, WARM_UP_STEPS)}))
+        job = Job(torch.zeros(size, dtype=torch.uint8), params, "", None, Stream(("warm-up",)))
+        worker.take(job)
+        while not worker.idle:
+            self._beat()
+            _deliver(worker.turn())
+        job.future.result()
+        self.rate, self._profile = profile.rate, profile
+        return worker
+
+    def _beat(self) -> None:
+        self._heartbeat = time.monotonic()
+
+    def _intake(self, idle: bool) -> list[Job]:
+        """The jobs submitted since the last look; waits for one, a little while, when there is nothing else to do."""
+        with self._changed:
+            if idle and not self._inbox and not self._stopping:
+                self._changed.wait(IDLE_SECONDS)
+            jobs = list(self._inbox)
+            self._inbox.clear()
+            return jobs
+
+    def _account(self, turn: Turn, worker: Worker) -> None:
+        image_steps = turn.active * turn.steps
+        with self._changed:
+            self.outstanding -= image_steps
+            for job, _ in turn.settled:
+                self.outstanding -= job.steps_left
+                self.submitted -= job.params.cost
+                self._unfinished.discard(job)
+        self.slots_active, self.queue_depth = turn.active, worker.waiting
+        if turn.steps:
+            # The speed of a full batch: one that is not full does not say what the device could do.
+            if turn.active == self.slots_total:
+                self.rate += RATE_WEIGHT * (image_steps / turn.seconds - self.rate)
+            if self.observer is not None:
+                self.observer.quantum(turn.active, turn.bucket, turn.steps, turn.seconds)
+
     def _close(self) -> None:
         """Refuse new jobs, then fail those that nobody will answer."""
-        with self._lock:
+        with self._changed:
             self._closed = True
-        failure = UnavailableError("the engine stopped before it could answer")
-        if self._current is not None and not self._current.future.done():
-            self._current.future.set_exception(failure)
-        while not self._queue.empty():
-            future = self._queue.get_nowait().future
-            if future.set_running_or_notify_cancel():
-                future.set_exception(failure)
+            failed, self._unfinished = self._unfinished, set()
+            self.outstanding = self.submitted = 0
+        for job in failed:
+            job.future.set_exception(UnavailableError("the engine stopped before it could answer"))
 
-    def _answer(self, job: _Job) -> None:
-        if not job.future.set_running_or_notify_cancel():
-            return
-        started = time.perf_counter()
-        try:
-            job.future.set_result(self._compute(job, started))
-        except (EngineError, _Abandoned) as error:
-            job.future.set_exception(error)
-        except Exception as error:
-            log.exception("a request failed in the engine")
-            failure = EngineError("the engine failed on this request; the server's log has the cause")
-            failure.__cause__ = error
-            job.future.set_exception(failure)
-        self._mean_seconds += 0.1 * (time.perf_counter() - started - self._mean_seconds)
 
-    def _compute(self, job: _Job, started: float) -> Result:
-        defence, preset = self.bundle.defence, job.params.preset
-        images = from_uint8(job.images.to(self.device))
-        noise = seeded_noise(torch.Generator(self.device).manual_seed(secrets.randbits(63)))
-        with torch.no_grad():
-            batches = [self._purify(job, batch, noise) for batch in chain_batches(images, preset.replicates)]
-            purified_at = time.perf_counter()
-            logits = undefended = None
-            if job.params.classify:
-                logits = torch.cat([defence.classify(batch).cpu() for batch in batches])
-                undefended = defence.classify(images).cpu()
-                if not (logits.isfinite().all() and undefended.isfinite().all()):
-                    raise EngineError("the classifier's output is not finite for this image")
-            purified = torch.cat([batch.cpu() for batch in batches])
-        return Result(
-            split_replicates(purified, preset.replicates),
-            None if logits is None else split_replicates(logits, preset.replicates),
-            undefended,
-            queue_seconds=started - job.submitted,
-            purify_seconds=purified_at - started,
-            classify_seconds=time.perf_counter() - purified_at,
-        )
-
-    def _purify(self, job: _Job, batch: Tensor, noise: Noise) -> Tensor:
-        def after_step(step: int, state: Tensor, info: LangevinInfo) -> None:
-            self._heartbeat = time.monotonic()
-            if job.abandoned.is_set():
-                raise _Abandoned
-            if self._stopping.is_set():
-                raise UnavailableError("the server is stopping")
-
-        purified = self.bundle.defence.purify(batch, job.params.preset, noise, after_step)
-        if not purified.isfinite().all():  # waits for the device, so the timings around it are true
-            raise ChainDivergedError(
-                f"a chain left the finite numbers within {job.params.preset.num_steps} steps; nothing is returned"
-            )
-        return purified
-
-    def _warm_up(self) -> None:
-        """One short request, so that the first real one finds kernels chosen and memory allocated."""
-        shape, preset = self.bundle.manifest.image, self.bundle.manifest.presets[self.bundle.manifest.default_preset]
-        images = torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8)
-        params = Params(preset.model_copy(update={"num_steps": min(preset.num_steps, WARM_UP_STEPS)}))
-        result = self._compute(_Job(images, params), time.perf_counter())
-        classes = len(self.bundle.manifest.class_names)
-        if result.undefended is None or result.undefended.shape[1] != classes:
-            raise EngineError(f"the classifier does not have the {classes} classes that the manifest names")
-        self._warm.set()
+def _deliver(turn: Turn) -> None:
+    for job, outcome in turn.settled:
+        if isinstance(outcome, Result):
+            job.future.set_result(outcome)
+        else:
+            job.future.set_exception(outcome)

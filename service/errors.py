@@ -14,6 +14,7 @@ ServiceError
     ├── ParameterError     422 a parameter that is unknown, malformed or out of bounds
     └── EngineError        500 the engine could not answer
         ├── ChainDivergedError 500 a Langevin chain left the finite numbers
+        ├── DeadlineError      504 the request's time is over
         └── UnavailableError   503 the engine is starting, stopping or dead
 """
 
@@ -114,6 +115,12 @@ class ChainDivergedError(EngineError):
     """A Langevin chain left the finite numbers."""
 
     slug, title = "chain-diverged", "Chain diverged"
+
+
+class DeadlineError(EngineError):
+    """The request's time is over."""
+
+    status, slug, title = 504, "deadline-exceeded", "Deadline exceeded"
 
 
 class UnavailableError(EngineError):

@@ -44,6 +44,8 @@ from service.uploads import read_upload
 T = TypeVar("T")
 OptionsT = TypeVar("OptionsT", bound=PurifyOptions)
 
+REQUEST_TIMEOUT = 120.0
+
 defence = APIRouter(tags=["defence"])
 system = APIRouter(tags=["system"])
 
@@ -79,9 +81,9 @@ async def classify(request: Request, query: Annotated[ClassifyOptions, Query()],
     timings = _timings(request, result)
     response.headers.update(_headers(answer, service.engine.bundle.digest, timings))
     return Classification(
-        predictions=_predictions(result.logits.mean(0)[0], names, options.top_k),
-        agreement=round(float(agreement(result.logits)[0]), 6),
-        undefended=_predictions(result.undefended[0], names, 1)[0],
+        predictions=_predictions(result.logits.mean(0), names, options.top_k),
+        agreement=round(float(agreement(result.logits.unsqueeze(1))[0]), 6),
+        undefended=_predictions(result.undefended, names, 1)[0],
         preset=answer.preset_name,
         steps=answer.preset.num_steps,
         replicates=answer.preset.replicates,
@@ -97,7 +99,7 @@ async def purify(request: Request, query: Annotated[PurifyOptions, Query()], res
     service = _service(request)
     content, options = await _read(request, query)
     answer = await _run(request, content, single_chain(options), classify=False)
-    purified = to_uint8(answer.result.purified[0, 0])
+    purified = to_uint8(answer.result.purified[0])
     png = await run_in_threadpool(encode_png, purified)
     distance, timings = _distance(answer.pixels, purified), _timings(request, answer.result)
     digest = service.engine.bundle.digest
@@ -178,10 +180,11 @@ async def _run(request: Request, content: bytes, options: PurifyOptions, classif
     service = _service(request)
     manifest, settings = service.engine.bundle.manifest, service.settings
     name, preset = resolve_preset(options, manifest, settings)
-    with service.admission.permit():
+    params = Params(preset, classify)
+    with service.admission.place(), service.admission.admit(params.cost, REQUEST_TIMEOUT):
         pixels = await run_in_threadpool(decode_image, content, manifest.image, settings.max_pixels, options.resize)
-        future = service.engine.submit(pixels.unsqueeze(0), Params(preset, classify))
-        return Answer(pixels, name, preset, await _while_connected(request, future))
+        ticket = service.engine.submit(pixels, params, deadline=time.monotonic() + REQUEST_TIMEOUT)
+        return Answer(pixels, name, preset, await _while_connected(request, ticket.future))
 
 
 async def _while_connected(request: Request, future: "asyncio.Future[T]") -> T:

@@ -68,16 +68,18 @@ def _wait_until_ready(client: httpx.Client, process: "subprocess.Popen[str]") ->
 
 
 class FakeEnergy(nn.Module):
-    """|x|^2 / 2, after calling `hook` with the chains: the tests' way to block, count and fail."""
+    """|x|^2 / 2, after calling `hook` with the chains: for tests to block, count and fail. NaN where `poison`ed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.hook: Callable[[Tensor], None] = lambda x: None
         self.gradient_scale = 1.0
+        self.poison: Callable[[Tensor], Tensor] = lambda x: torch.zeros(len(x), dtype=torch.bool)
 
     def forward(self, x: Tensor) -> Tensor:
         self.hook(x)
-        return self.gradient_scale * 0.5 * x.flatten(1).square().sum(1)
+        energy = self.gradient_scale * 0.5 * x.flatten(1).square().sum(1)
+        return energy * torch.ones(len(x)).masked_fill(self.poison(x.detach()), torch.nan)
 
 
 class MeanClassifier(nn.Module):
@@ -131,8 +133,8 @@ def bundle(energy: FakeEnergy) -> Bundle:
 
 @pytest.fixture
 def engine(bundle: Bundle) -> Iterator[Engine]:
-    """A started, warm engine on the fake bundle with room for two waiting requests."""
-    engine = Engine(bundle, torch.device("cpu"), queue_limit=2)
+    """A started, warm engine of four slots on the fake bundle."""
+    engine = Engine(bundle, torch.device("cpu"), slots=4)
     engine.start()
     wait_for(lambda: engine.ready)
     yield engine
@@ -157,7 +159,7 @@ def local(bundle: Bundle) -> Local:
     @asynccontextmanager
     async def run(wait: bool = True, **values: object) -> AsyncIterator[httpx.AsyncClient]:
         settings = Settings.model_validate(values)
-        engine = Engine(bundle, torch.device("cpu"), settings.queue_limit, settings.stall_timeout)
+        engine = Engine(bundle, torch.device("cpu"), slots=4, stall_timeout=settings.stall_timeout)
         app = create_app(settings, engine)
         transport = httpx.ASGITransport(app)
         async with (

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -9,138 +10,235 @@ import torch
 from torch import Tensor
 
 from models.bundle import Bundle
-from models.purifier import CHAINS_PER_BATCH, Preset
-from service.engine import Engine, Params
-from service.errors import ChainDivergedError, EngineError, OverloadedError, UnavailableError
+from models.purifier import Preset
+from service.engine import Engine, Params, Smoothing, Ticket
+from service.errors import (
+    ChainDivergedError,
+    DeadlineError,
+    EngineError,
+    RequestError,
+    SettingsError,
+    UnavailableError,
+)
 
-LIGHT = torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)
+LIGHT = torch.full((1, 4, 4), 255, dtype=torch.uint8)
+DARK = torch.zeros((1, 4, 4), dtype=torch.uint8)
+FOREVER = 10**9
 
 
-def params(steps: int = 3, replicates: int = 2, classify: bool = True) -> Params:
-    return Params(Preset(num_steps=steps, step_size=0.01, temperature=1.0, replicates=replicates), classify)
+def params(steps: int = 3, replicates: int = 2, step_size: float = 0.01, **rest: Any) -> Params:
+    preset = Preset(
+        num_steps=steps, step_size=step_size, temperature=rest.pop("temperature", 1.0), replicates=replicates
+    )
+    return Params(preset, **rest)
 
 
-async def settled(*futures: "asyncio.Future[Any]") -> list[Any]:
-    return await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 10)
+async def settled(*tickets: Ticket) -> list[Any]:
+    return await asyncio.wait_for(asyncio.gather(*(t.future for t in tickets), return_exceptions=True), 10)
+
+
+def answer(engine: Engine, image: Tensor, how: Params, **rest: Any) -> Any:
+    async def run() -> Any:
+        (result,) = await settled(engine.submit(image, how, **rest))
+        return result
+
+    return asyncio.run(run())
 
 
 def test_a_result_holds_every_replicate(engine: Engine) -> None:
+    result = answer(engine, LIGHT, params(replicates=3))
+    assert result.purified.shape == (3, 1, 4, 4)
+    assert result.logits.shape == (3, 2)
+    assert torch.equal(result.undefended, torch.tensor([-1.0, 1.0]))
+    assert not torch.equal(result.purified[0], result.purified[1])
+    assert min(result.queue_seconds, result.purify_seconds, result.classify_seconds) >= 0
+
+
+def test_no_steps_change_nothing(engine: Engine) -> None:
+    result = answer(engine, LIGHT, params(steps=0, replicates=1))
+    assert torch.equal(result.purified[0], torch.ones(1, 4, 4))
+    assert torch.equal(result.logits[0], result.undefended)
+    assert result.energy_drop.tolist() == [0.0]
+
+
+def test_purifying_alone_does_not_classify(engine: Engine) -> None:
+    result = answer(engine, LIGHT, params(classify=False))
+    assert result.logits is None
+    assert result.undefended is None
+    assert result.smoothed_logits is None
+
+
+def test_each_chain_runs_its_own_steps_with_its_own_settings(engine: Engine) -> None:
+    """U = |x|^2 / 2 and next to no noise: n steps leave (1 - step_size^2 / 2T)^n of the image, whoever else runs."""
+
     async def run() -> None:
-        result = await engine.submit(LIGHT.expand(2, -1, -1, -1), params(replicates=3))
-        assert result.purified.shape == (3, 2, 1, 4, 4)
-        assert result.logits is not None
-        assert result.logits.shape == (3, 2, 2)
-        assert result.undefended is not None
-        assert torch.equal(result.undefended, torch.tensor([[-1.0, 1.0]] * 2))
-        assert not torch.equal(result.purified[0], result.purified[1])
-        assert min(result.queue_seconds, result.purify_seconds, result.classify_seconds) >= 0
+        rates = (0.5, 0.1, 0.25)
+        cases = [(steps, rates[steps % 3], key) for steps in (1, 2, 3, 5, 8, 13, 40) for key in ("a", "b")]
+        tickets = [
+            engine.submit(LIGHT, params(steps, 3, 1e-4, temperature=1e-8 / (2 * rate)), key=key)
+            for steps, rate, key in cases
+        ]
+        for (steps, rate, _), result in zip(cases, await settled(*tickets), strict=True):
+            expected = (1 - rate) ** steps
+            assert torch.allclose(result.purified, torch.full((3, 1, 4, 4), expected), atol=2e-3)
+            first_and_last = 8.0 - 8.0 * (1 - rate) ** (2 * (steps - 1))  # 16 pixels, U = 16 x^2 / 2
+            assert torch.allclose(result.energy_drop, torch.full((3,), first_and_last), atol=2e-2)
 
     asyncio.run(run())
 
 
-def test_no_steps_change_nothing(engine: Engine) -> None:
-    result = asyncio.run(_submit(engine, LIGHT, params(steps=0, replicates=1)))
-    assert torch.equal(result.purified[0], torch.ones(1, 1, 4, 4))
+def test_the_noise_has_the_variance_of_the_chain(engine: Engine) -> None:
+    """x' = (1 - a) x + s z has variance s^2 (1 - (1 - a)^2n) / (1 - (1 - a)^2) after n steps."""
+    step_size, drift, steps = 0.1, 0.2, 6
+    result = answer(engine, LIGHT, params(steps, 256, step_size, temperature=step_size**2 / (2 * drift)))
+    exact = step_size**2 * (1 - (1 - drift) ** (2 * steps)) / (1 - (1 - drift) ** 2)
+    assert result.purified.mean() == pytest.approx((1 - drift) ** steps, abs=4 * (exact / 4096) ** 0.5)
+    assert result.purified.var() == pytest.approx(exact, rel=4 * (2 / 4096) ** 0.5)
+
+
+def test_noisy_draws_start_from_noise_of_the_given_size(engine: Engine) -> None:
+    """sigma is in [0, 1] units, so twice as much in [-1, 1]; the mean of 16 pixels carries a quarter of it."""
+    result = answer(engine, LIGHT, params(0, 1, smoothing=Smoothing(400, 0.1)))
+    assert result.smoothed_logits.shape == (400, 2)
+    means = result.smoothed_logits[:, 1]
+    assert means.std() == pytest.approx(0.2 / 4, rel=4 * (1 / 800) ** 0.5)
     assert torch.equal(result.logits[0], result.undefended)
-
-
-def test_the_chain_descends_the_energy(engine: Engine, energy: Any) -> None:
-    energy.gradient_scale = 2e4  # drift -x per step at step size 0.01: one step reaches the minimum, up to noise
-    result = asyncio.run(_submit(engine, LIGHT, params(steps=1)))
-    assert result.purified.abs().max() < 0.06
-
-
-def test_purifying_alone_does_not_classify(engine: Engine) -> None:
-    result = asyncio.run(_submit(engine, LIGHT, params(classify=False)))
-    assert result.logits is None
-    assert result.undefended is None
 
 
 def test_requests_draw_different_noise_and_leave_the_global_generator_alone(engine: Engine) -> None:
     before = torch.get_rng_state()
-    first, second = (asyncio.run(_submit(engine, LIGHT, params())).purified for _ in range(2))
+    first, second = (answer(engine, LIGHT, params()).purified for _ in range(2))
     assert not torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_many_chains_run_in_bounded_batches(engine: Engine, energy: Any) -> None:
-    sizes: list[int] = []
-    energy.hook = lambda x: sizes.append(len(x))
-    result = asyncio.run(_submit(engine, LIGHT.expand(2, -1, -1, -1), params(steps=1, replicates=50)))
-    assert result.purified.shape[:2] == (50, 2)
-    assert sizes == [CHAINS_PER_BATCH, 100 - CHAINS_PER_BATCH]
+def test_a_seed_repeats_an_answer_whatever_runs_beside_it(engine: Engine) -> None:
+    alone = answer(engine, LIGHT, params(20, 3), seed=7)
+
+    async def crowded() -> Any:
+        others = [engine.submit(DARK, params(50, 3), key=str(n)) for n in range(5)]
+        (result,) = await settled(engine.submit(LIGHT, params(20, 3), seed=7))
+        await settled(*others)
+        return result
+
+    assert torch.equal(asyncio.run(crowded()).purified, alone.purified)
+    assert not torch.equal(answer(engine, LIGHT, params(20, 3), seed=8).purified, alone.purified)
 
 
-def test_a_failing_request_fails_alone(engine: Engine, energy: Any) -> None:
+def test_batches_have_the_shapes_of_the_buckets(engine: Engine, energy: Any) -> None:
+    sizes: set[int] = set()
+    energy.hook = lambda x: sizes.add(len(x))
+    answer(engine, LIGHT, params(steps=2, replicates=7))
+    assert sizes == {4}  # four chains, then three chains in a batch of four
+    sizes.clear()
+    answer(engine, LIGHT, params(steps=2, replicates=1))
+    assert sizes == {1}
+
+
+def test_a_short_request_overtakes_a_long_one_that_fills_the_batch(engine: Engine) -> None:
     async def run() -> None:
-        energy.hook = _raise_once(ValueError("secret"))
-        bad, good = await settled(engine.submit(LIGHT, params()), engine.submit(LIGHT, params()))
-        assert isinstance(bad, EngineError)
-        assert bad.status == 500
-        assert "secret" not in bad.detail
-        assert isinstance(bad.__cause__, ValueError)
-        assert good.purified.isfinite().all()
-        assert engine.live
-        assert engine.ready
+        long = engine.submit(LIGHT, params(FOREVER, 4))
+        while long.steps_done == 0:
+            await asyncio.sleep(0)
+        short = engine.submit(LIGHT, params(3, 4))
+        await settled(short)
+        assert not long.future.done()
+        assert short.steps_done == short.steps_total == 12
+        assert 0 < long.steps_done < long.steps_total
+        long.future.cancel()
 
     asyncio.run(run())
+
+
+def test_keys_share_the_device(engine: Engine) -> None:
+    """A key with forty jobs and a key with one: the one runs as if there were two."""
+
+    async def run() -> None:
+        crowd = [engine.submit(LIGHT, params(200, 4), key="crowd") for _ in range(40)]
+        single = engine.submit(LIGHT, params(200, 4), key="single")
+        await settled(single)
+        assert sum(ticket.steps_done for ticket in crowd) <= 3 * single.steps_total
+        for ticket in crowd:
+            ticket.future.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_batch_that_raises_fails_its_requests_and_no_later_ones(engine: Engine, energy: Any) -> None:
+    energy.hook = _raise_times(1, ValueError("secret"))
+    bad = answer(engine, LIGHT, params())
+    assert isinstance(bad, EngineError)
+    assert bad.status == 500
+    assert "secret" not in bad.detail
+    assert isinstance(bad.__cause__, ValueError)
+    assert answer(engine, LIGHT, params()).purified.isfinite().all()
+    assert engine.ready
+    assert engine.outstanding == engine.submitted == 0
+
+
+def test_the_engine_gives_up_when_every_batch_raises(engine: Engine, energy: Any) -> None:
+    energy.hook = _raise_times(3, ValueError())
+    for _ in range(3):
+        assert isinstance(answer(engine, LIGHT, params()), RequestError)
+    engine._thread.join(10)
+    assert not engine.live
 
 
 def test_a_diverged_chain_fails_alone(engine: Engine, energy: Any) -> None:
+    """A dark image's energy is not a number; a light one in the same batches never notices."""
+    energy.poison = lambda x: x.flatten(1).mean(1) < 0
+
     async def run() -> None:
-        energy.gradient_scale = float("inf")
-        (bad,) = await settled(engine.submit(LIGHT, params()))
+        bad, good = await settled(engine.submit(DARK, params(9, 2)), engine.submit(LIGHT, params(9, 2)))
         assert isinstance(bad, ChainDivergedError)
         assert bad.status == 500
-        energy.gradient_scale = 1.0
-        assert (await engine.submit(LIGHT, params())).purified.isfinite().all()
+        assert good.purified.isfinite().all()
 
     asyncio.run(run())
-
-
-def test_a_full_queue_refuses(engine: Engine, energy: Any, gate: Any) -> None:
-    async def run() -> None:
-        energy.hook = gate
-        running = engine.submit(LIGHT, params())
-        await asyncio.to_thread(gate.reached.wait, 10)
-        waiting = [engine.submit(LIGHT, params()) for _ in range(2)]
-        with pytest.raises(OverloadedError) as caught:
-            engine.submit(LIGHT, params())
-        assert caught.value.status == 503
-        assert (caught.value.retry_after or 0) >= 1
-        gate.opened.set()
-        assert all(not isinstance(result, Exception) for result in await settled(running, *waiting))
-
-    asyncio.run(run())
+    assert answer(engine, LIGHT, params()).purified.isfinite().all()
 
 
 def test_a_cancelled_waiting_request_never_runs(engine: Engine, energy: Any, gate: Any) -> None:
     async def run() -> None:
         energy.hook = gate
-        running = engine.submit(LIGHT, params())
+        running = engine.submit(LIGHT, params(replicates=4))
         await asyncio.to_thread(gate.reached.wait, 10)
-        cancelled, last = engine.submit(LIGHT.expand(5, -1, -1, -1), params()), engine.submit(LIGHT, params())
-        cancelled.cancel()
-        await asyncio.sleep(0)  # the cancellation reaches the engine's future in a callback of the loop
-        sizes: set[int] = set()
-        energy.hook = lambda x: sizes.add(len(x))
+        cancelled = engine.submit(DARK, params())
+        cancelled.future.cancel()
+        await asyncio.sleep(0)  # the cancellation reaches the job in a callback of the loop
+        seen: list[float] = []
+        energy.hook = lambda x: seen.append(float(x.mean()))
         gate.opened.set()
-        await settled(running, last)
-        assert 10 not in sizes
+        await settled(running, engine.submit(LIGHT, params()))
+        assert seen
+        assert min(seen) > 0
 
     asyncio.run(run())
 
 
-def test_a_cancelled_running_request_ends_at_its_next_step(engine: Engine, energy: Any, gate: Any) -> None:
+def test_a_cancelled_running_request_leaves_at_the_next_quantum(engine: Engine, energy: Any, gate: Any) -> None:
     async def run() -> None:
         energy.hook = gate
-        endless = engine.submit(LIGHT, params(steps=10**9))
+        endless = engine.submit(LIGHT, params(FOREVER))
         await asyncio.to_thread(gate.reached.wait, 10)
-        endless.cancel()
+        endless.future.cancel()
+        await asyncio.sleep(0)
         gate.opened.set()
-        assert (await asyncio.wait_for(engine.submit(LIGHT, params()), 10)).purified.isfinite().all()
+        await settled(engine.submit(LIGHT, params()))
+        assert endless.steps_done <= 2 * 32  # one quantum of two chains
+        assert engine.outstanding == engine.submitted == 0
 
     asyncio.run(run())
+
+
+def test_deadlines_end_what_waits_and_what_runs(engine: Engine) -> None:
+    late = answer(engine, LIGHT, params(FOREVER), deadline=time.monotonic() - 1)
+    assert isinstance(late, DeadlineError)
+    assert "0 of" in late.detail
+    running = answer(engine, LIGHT, params(FOREVER), deadline=time.monotonic() + 0.05)
+    assert isinstance(running, DeadlineError)
+    assert running.status == 504
+    assert engine.outstanding == engine.submitted == 0
 
 
 def test_the_threads_death_fails_what_waits_and_shows(engine: Engine, energy: Any, gate: Any) -> None:
@@ -166,24 +264,19 @@ def test_the_threads_death_fails_what_waits_and_shows(engine: Engine, energy: An
     asyncio.run(run())
 
 
-def test_stopping_fails_what_runs_and_what_waits(engine: Engine, energy: Any, gate: Any) -> None:
+def test_stopping_fails_what_runs_and_what_waits(engine: Engine) -> None:
     async def run() -> None:
-        energy.hook = gate
-        futures = [engine.submit(LIGHT, params(steps=10**9)), engine.submit(LIGHT, params())]
-        await asyncio.to_thread(gate.reached.wait, 10)
-        stopping = asyncio.ensure_future(asyncio.to_thread(engine.stop))
-        await asyncio.to_thread(engine._stopping.wait, 10)
+        tickets = [engine.submit(LIGHT, params(FOREVER, 4)) for _ in range(3)]
+        await asyncio.to_thread(engine.stop)
         assert not engine.ready
-        gate.opened.set()
-        assert all(isinstance(result, UnavailableError) for result in await settled(*futures))
-        await stopping
+        assert all(isinstance(result, UnavailableError) for result in await settled(*tickets))
 
     asyncio.run(run())
 
 
 def test_a_stalled_step_is_not_live(bundle: Bundle, energy: Any, gate: Any) -> None:
     energy.hook = gate
-    engine = Engine(bundle, torch.device("cpu"), stall_timeout=0.01)
+    engine = Engine(bundle, torch.device("cpu"), slots=4, stall_timeout=0.01)
     engine.start()
     assert gate.reached.wait(10)
     assert not threading.Event().wait(0.02)
@@ -195,28 +288,23 @@ def test_a_stalled_step_is_not_live(bundle: Bundle, energy: Any, gate: Any) -> N
 
 def test_a_bundle_that_fails_its_warm_up_never_becomes_ready(bundle: Bundle, energy: Any) -> None:
     energy.gradient_scale = float("nan")
-    engine = Engine(bundle, torch.device("cpu"))
+    engine = Engine(bundle, torch.device("cpu"), slots=4)
     engine.start()
     engine._thread.join(10)
     assert not engine.live
     assert not engine.ready
 
 
-def test_a_classifier_with_other_classes_than_the_manifest_never_becomes_ready(bundle: Bundle) -> None:
-    manifest = bundle.manifest.model_copy(update={"class_names": ("dark", "light", "other")})
-    engine = Engine(Bundle(bundle.folder, manifest, bundle.defence), torch.device("cpu"))
-    engine.start()
-    engine._thread.join(10)
-    assert not engine.live
-    assert not engine.ready
+def test_presets_of_two_precisions_are_refused(bundle: Bundle) -> None:
+    short = bundle.manifest.presets["short"]
+    presets = {"short": short, "other": short.model_copy(update={"precision": "bfloat16"})}
+    manifest = bundle.manifest.model_copy(update={"presets": presets})
+    with pytest.raises(SettingsError, match="bfloat16"):
+        Engine(Bundle(bundle.folder, manifest, bundle.defence), torch.device("cpu"))
 
 
-async def _submit(engine: Engine, images: Tensor, how: Params) -> Any:
-    return await asyncio.wait_for(engine.submit(images, how), 10)
-
-
-def _raise_once(error: Exception) -> Any:
-    pending = [error]
+def _raise_times(times: int, error: Exception) -> Any:
+    pending = [error] * times
 
     def hook(x: Tensor) -> None:
         if pending:

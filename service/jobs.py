@@ -1,0 +1,167 @@
+"""What the engine works on: a job is one image of a request, a chain one of its Markov sequences."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from models.pixels import from_uint8
+from models.purifier import Preset
+from models.streams import NoiseSource, Stream
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """Draws behind Gaussian noise, for a certificate; `sigma` is its standard deviation in [0, 1] pixel units."""
+
+    draws: int
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Params:
+    """How an image is answered; without `classify` the engine only purifies."""
+
+    preset: Preset
+    classify: bool = True
+    smoothing: Smoothing | None = None
+
+    @property
+    def chains(self) -> int:
+        """Replicates and noisy draws."""
+        return self.preset.replicates + (self.smoothing.draws if self.smoothing else 0)
+
+    @property
+    def cost(self) -> int:
+        """Image-steps: chains x steps; a chain without steps counts as one."""
+        return self.chains * max(self.preset.num_steps, 1)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one image, on the CPU.
+
+    Args:
+        purified: float [R, C, H, W], one image a replicate, not clamped.
+        logits: [R, K] of the replicates; None when it was not classified, like the next two.
+        undefended: the bare classifier's [K].
+        smoothed_logits: [N, K], one row a noisy draw.
+        energy_drop: [R]: U before the first step minus U before the last; 0 without steps.
+    """
+
+    purified: Tensor
+    logits: Tensor | None
+    undefended: Tensor | None
+    smoothed_logits: Tensor | None
+    energy_drop: Tensor
+    queue_seconds: float
+    purify_seconds: float
+    classify_seconds: float
+
+
+@dataclass(eq=False)
+class Chain:
+    """One chain: where it stands, and while it is not in a slot, its state."""
+
+    job: "Job"
+    state: Tensor
+    noise: NoiseSource
+    num_steps: int
+    step_size: float
+    drift_rate: float
+    done: int = 0
+    slot: int | None = None
+    first_energy: Tensor | None = None
+    last_energy: Tensor | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Steps still to run."""
+        return self.num_steps - self.done
+
+
+@dataclass(eq=False)
+class Job:
+    """One image and what is asked of it; created by the event loop, then the engine's thread's own.
+
+    Args:
+        key: whose turn it is: chains of different keys share the batch evenly.
+        deadline: time.monotonic() after which nobody wants the answer.
+        stream: where its chains' noise comes from.
+    """
+
+    image: Tensor
+    params: Params
+    key: str
+    deadline: float | None
+    stream: Stream
+    future: "Future[Result]" = field(default_factory=Future)
+    abandoned: bool = False
+    submitted: float = field(default_factory=time.perf_counter)
+    started: float | None = None
+    steps_done: int = 0
+    virtual_deadline: float = 0.0
+    chains: list[Chain] = field(default_factory=list)
+    unfinished: list[Chain] = field(default_factory=list)
+
+    def open_chains(self, device: torch.device) -> None:
+        """Lay out the chains: the replicates from the image itself, then the noisy draws."""
+        start = from_uint8(self.image.to(device))
+        self.chains = list(self._chains(start, device))
+        self.unfinished = [chain for chain in self.chains if chain.remaining > 0]
+
+    def _chains(self, start: Tensor, device: torch.device) -> Iterator[Chain]:
+        preset, smoothing = self.params.preset, self.params.smoothing
+        for number in range(preset.replicates):
+            yield self._chain(start, NoiseSource(self.stream.child("replicate", number), device))
+        for number in range(smoothing.draws if smoothing else 0):
+            source, noise = NoiseSource(self.stream.child("smoothing", number), device), torch.empty_like(start)
+            source.fill(noise)
+            assert smoothing is not None
+            yield self._chain(start + 2.0 * smoothing.sigma * noise, source)
+
+    def _chain(self, start: Tensor, noise: NoiseSource) -> Chain:
+        preset = self.params.preset
+        return Chain(self, start, noise, preset.num_steps, preset.step_size, preset.drift_rate)
+
+    def expired(self, now: float) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and now > self.deadline
+
+    @property
+    def steps_left(self) -> int:
+        """Image-steps still to run."""
+        return self.params.cost - self.steps_done
+
+
+class Ticket:
+    """A submitted image: its result to come, and how far it is."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.future: asyncio.Future[Result] = asyncio.wrap_future(job.future)
+        # A running concurrent Future can not be cancelled, so the engine learns it from the job.
+        self.future.add_done_callback(self._note)
+
+    def _note(self, done: "asyncio.Future[Result]") -> None:
+        if done.cancelled():
+            self._job.abandoned = True
+
+    @property
+    def started(self) -> bool:
+        """Whether its first steps have run."""
+        return self._job.started is not None
+
+    @property
+    def steps_done(self) -> int:
+        """Image-steps run so far."""
+        return self._job.steps_done
+
+    @property
+    def steps_total(self) -> int:
+        """Image-steps in all."""
+        return self._job.params.cost

@@ -1,0 +1,128 @@
+"""The device's side of the engine: one batch of chains, advanced together by a quantum of steps.
+
+Shapes are fixed to a few batch sizes, the buckets: a chain's result is then the same, bit for bit, whichever slot it
+has and whoever its neighbours are, and on CUDA one step of each bucket is captured once and replayed. Step size and
+drift rate are per slot. Nothing here waits for the device within a quantum.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.langevin import langevin_transition
+from service.jobs import Chain
+from service.profile import Profile
+
+CAPTURE_WARM_UP = 3
+
+
+class Slots:
+    """Preallocated states, settings and noise of up to `profile.buckets[-1]` chains of [C, H, W].
+
+    Args:
+        profile: batch sizes and the steps of a quantum in each; a quantum runs in the smallest bucket that holds its
+            chains, idle slots included.
+    """
+
+    def __init__(self, energy: nn.Module, shape: tuple[int, int, int], profile: Profile, device: torch.device) -> None:
+        self.profile, self.device = profile, device
+        self._energy = energy
+        size, ahead = profile.buckets[-1], max(profile.quantum.values())
+        self._x = torch.zeros(size, *shape, device=device).contiguous(memory_format=torch.channels_last)
+        self._noise = torch.zeros(size, ahead, *shape, device=device)
+        self._settings = torch.zeros(2, size, 1, 1, 1, device=device)
+        self._energies = torch.zeros(ahead, size, device=device)
+        self._occupants: list[Chain | None] = [None] * size
+        self._runner: Callable[[int, Tensor], Tensor] = self._step
+        if device.type == "cuda":
+            self._runner = _GraphRunner(self._step, profile.buckets, torch.zeros(size, *shape, device=device), device)
+        self._events: deque[torch.cuda.Event] = deque()
+
+    def seat(self, chosen: Sequence[Chain]) -> None:
+        """Put exactly these chains into the first slots; whoever loses its slot takes its state along."""
+        wanted = set(map(id, chosen))
+        for slot, chain in enumerate(self._occupants):
+            if chain is not None and (id(chain) not in wanted or slot >= len(chosen)):
+                self.leave(chain)
+        free = (slot for slot in range(len(chosen)) if self._occupants[slot] is None)
+        for chain in chosen:
+            if chain.slot is None:
+                self._enter(chain, next(free))
+
+    def leave(self, chain: Chain) -> None:
+        """Free the chain's slot and give the state back to it."""
+        assert chain.slot is not None
+        chain.state = self._x[chain.slot].clone()
+        self._settings[:, chain.slot] = 0.0  # an idle slot stands still
+        self._occupants[chain.slot], chain.slot = None, None
+
+    def _enter(self, chain: Chain, slot: int) -> None:
+        self._occupants[slot], chain.slot = chain, slot
+        self._x[slot].copy_(chain.state)
+        step_size, drift_rate = self._settings
+        step_size[slot], drift_rate[slot] = chain.step_size, chain.drift_rate
+
+    def run(self, chains: Sequence[Chain], steps: int) -> None:
+        """Advance the seated chains by `steps`: at most the bucket's quantum, and no chain's remainder."""
+        bucket = self.profile.bucket(len(chains))
+        for chain in chains:
+            chain.noise.fill(self._noise[chain.slot, :steps])
+        for number in range(steps):
+            self._energies[number, :bucket] = self._runner(bucket, self._noise[:bucket, number])
+        if self.device.type == "cuda":
+            self._keep_pace()
+        for chain in chains:
+            if chain.done == 0:
+                chain.first_energy = self._energies[0, chain.slot].clone()
+            chain.done += steps
+            if chain.remaining == 0:
+                chain.last_energy = self._energies[steps - 1, chain.slot].clone()
+
+    def _step(self, bucket: int, noise: Tensor) -> Tensor:
+        """One step of the first `bucket` slots; the energy before it, [bucket]."""
+        step_size, drift_rate = self._settings[:, :bucket]
+        x, precision = self._x[:bucket], self.profile.precision
+        moved, info = langevin_transition(self._energy, x, step_size, drift_rate, precision, lambda _: noise)
+        x.copy_(moved)
+        return info.energy
+
+    def _keep_pace(self) -> None:
+        """Let the host run ahead by one quantum at most, so that cancelling and measuring stay close to the device."""
+        self._events.append(torch.cuda.Event())
+        self._events[-1].record()
+        if len(self._events) > 1:
+            self._events.popleft().synchronize()
+
+
+class _GraphRunner:
+    """One captured CUDA graph a bucket, replayed for each step. Written to the book, and never run on a GPU here.
+
+    A graph reads and writes fixed addresses: the slots' own tensors, and a buffer for the step's noise. It is captured
+    while all step sizes are 0, so that the warm-up which capturing demands moves nothing.
+    """
+
+    def __init__(
+        self, step: Callable[[int, Tensor], Tensor], buckets: Sequence[int], noise: Tensor, device: torch.device
+    ) -> None:
+        self._step, self._noise, self._device = step, noise, device
+        self._graphs = {bucket: self._capture(bucket) for bucket in reversed(buckets)}
+
+    def __call__(self, bucket: int, noise: Tensor) -> Tensor:
+        graph, energy = self._graphs[bucket]
+        self._noise[:bucket].copy_(noise)
+        graph.replay()
+        return energy
+
+    def _capture(self, bucket: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        side = torch.cuda.Stream(self._device)
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            for _ in range(CAPTURE_WARM_UP):
+                self._step(bucket, self._noise[:bucket])
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            energy = self._step(bucket, self._noise[:bucket])
+        return graph, energy
