@@ -1,5 +1,6 @@
 """Who is let in: bounded by the work that waits, in image-steps, and counted before any image is decoded."""
 
+import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +23,15 @@ class Admission:
     Args:
         queue_seconds: how much work may wait, in seconds at the measured speed.
         max_requests: how many requests may be in progress, their bodies' arrival included.
+
+    `leaving` says that the server is about to stop, `closed` that it takes no new requests any more.
     """
 
     def __init__(self, load: Load, queue_seconds: float, max_requests: int) -> None:
         self._load, self.queue_seconds, self.max_requests = load, queue_seconds, max_requests
         self.requests = self._reserved = 0
-        self.draining = False
+        self.leaving = self.closed = False
+        self._emptied = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -53,7 +57,7 @@ class Admission:
             OverloadedError: all are taken.
             UnavailableError: the server is stopping.
         """
-        if self.draining:
+        if self.closed:
             raise UnavailableError("the server is stopping and takes no new requests", retry_after=1)
         if self.requests >= self.max_requests:
             raise OverloadedError(f"{self.max_requests} requests are in progress", retry_after=self.retry_after())
@@ -62,6 +66,14 @@ class Admission:
             yield
         finally:
             self.requests -= 1
+            if not self.requests:
+                self._emptied.set()
+
+    async def empty(self) -> None:
+        """Return once no request is in progress."""
+        while self.requests:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     @contextmanager
     def admit(self, cost: int, timeout: float) -> Iterator[None]:

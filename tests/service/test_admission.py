@@ -1,5 +1,6 @@
 """Who is let in, by arithmetic: a device of 100 image-steps per second, and a queue of 10 seconds."""
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -70,8 +71,22 @@ def test_places_are_bounded_and_given_back(admission: Admission) -> None:
     assert admission.requests == 0
 
 
-def test_nothing_is_let_in_while_draining(admission: Admission) -> None:
-    admission.draining = True
+def test_nothing_is_let_in_once_closed(admission: Admission) -> None:
+    admission.closed = True
     with pytest.raises(UnavailableError) as caught, admission.place():
         pass
     assert caught.value.retry_after == 1
+
+
+def test_empty_waits_for_the_last_request(admission: Admission) -> None:
+    async def run() -> None:
+        with admission.place():
+            with admission.place():
+                waiting = asyncio.ensure_future(admission.empty())
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(admission.empty(), 10)
+
+    asyncio.run(run())
