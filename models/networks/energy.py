@@ -58,6 +58,7 @@ class LightEnergy(nn.Module):
         super().__init__()
         if image_size < 8 or image_size & (image_size - 1):
             raise ValueError(f"image_size must be a power of two, at least 8; got {image_size}")
+        self.image_size = image_size
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, 1, 1), make_activation(activation, slope, smoothing)]
         while image_size > 4:
             layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), make_activation(activation, slope, smoothing)]
