@@ -36,7 +36,7 @@ def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str
 
 def test_the_n_plus_first_request_is_refused_before_it_is_decoded(local: Local, energy: Any, gate: Any) -> None:
     async def run() -> None:
-        async with local(queue_limit=2) as client:
+        async with local(max_requests=2) as client:
             energy.hook = gate
             admitted = [asyncio.ensure_future(client.post("/classify", content=PNG, headers=RAW)) for _ in range(2)]
             await asyncio.to_thread(gate.reached.wait, 10)
