@@ -20,12 +20,14 @@ class Frozen(BaseModel):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file's table; raises ConfigError with the line when it is not TOML."""
+    """The file's table; raises ConfigError with the line when it is not TOML, or with why it can not be read."""
     try:
         return tomllib.loads(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist") from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} can not be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 

@@ -2,9 +2,9 @@
 
 A chain asks for nothing but dU/dx, thousands of times with the same weights. For a stack of convolutions and leaky
 ReLUs that is written out by hand: forward, then back through each convolution, with the mask of each activation taken
-from the sign of its result. Weights are cast once, and on a CPU packed once in oneDNN's own layout: what PyTorch does anew
-at every call, and what costs as much as the arithmetic when few chains run. Other networks go through autograd, on
-weights that were cast once.
+from the sign of its result. Weights are cast once, and on a CPU packed once in oneDNN's own layout: what PyTorch does
+anew at every call, and what costs as much as the arithmetic when few chains run. Other networks go through autograd,
+on weights that were cast once.
 """
 
 import copy

@@ -1,64 +1,97 @@
-"""python -m service: serve a bundle over HTTP."""
+"""python -m service: serve a bundle over HTTP; `config` and `key` are its other commands."""
 
-import logging
+import ipaddress
 import os
 import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import uvicorn
 
 from models.errors import LimpidError
-from service.app import build_engine, create_app
+from service.app import build_fleet, create_app
+from service.commands import make_key, show_config
 from service.decoding import make_strict
-from service.engine import Engine
+from service.draining import DrainingServer
 from service.errors import ServiceError, SettingsError
-from service.settings import load_settings
+from service.fleet import Fleet
+from service.keys import load_keys
+from service.logs import configure_logging
+from service.settings import Settings, load_settings
 
-GRACEFUL_SECONDS = 30
+LINGER_SECONDS = 5
+"""How long open connections may take to close after the drain."""
+
+COMMANDS = {"config": show_config, "key": make_key}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal; 2 when the settings, the bundle or the address can not be used."""
+    """Run one command, or serve until a signal; 2 when the settings, the bundle or the address can not be used."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        settings = load_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
-        engine = build_engine(settings)
-        listener = _listen(settings.host, settings.port)
+        if words and words[0] in COMMANDS:
+            COMMANDS[words[0]](words[1:])
+        else:
+            _serve(load_settings(words, os.environ))
     except (LimpidError, ServiceError) as error:
         print(f"limpid: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    make_strict()
-    config = uvicorn.Config(
-        create_app(settings, engine),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACEFUL_SECONDS,
-    )
-    _announce(listener, engine)
-    with listener, suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _serve(settings: Settings) -> None:
+    guarded = bool(load_keys(settings))
+    family, address = _resolve(settings.host, settings.port, open_allowed=guarded or settings.insecure)
+    fleet = build_fleet(settings)
+    app = create_app(settings, fleet)
+    listener = _listen(family, address)
+    configure_logging(settings.log_level, settings.log_format, sys.stderr)
+    make_strict()
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=LINGER_SECONDS,
+    )
+    _announce(listener, fleet, settings.docs, guarded)
+    with listener, suppress(KeyboardInterrupt):
+        DrainingServer(config, settings.drain_delay, settings.drain_timeout).run(sockets=[listener])
+
+
+def _resolve(host: str, port: int, open_allowed: bool) -> tuple[socket.AddressFamily, Any]:
+    """The address to bind; raises SettingsError when others can reach it and that is not allowed."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"can not listen on {host} port {port}: {error}") from error
+    if not (open_allowed or ipaddress.ip_address(str(address[0])).is_loopback):
+        raise SettingsError(
+            f"not listening on {host}: others can reach it, and no keys are configured. Give --keys-file "
+            "(`python -m service key NAME` makes an entry), or --insecure to let everybody in"
+        )
+    return family, address
+
+
+def _listen(family: socket.AddressFamily, address: Any) -> socket.socket:
     """A listening socket, so that port 0 is known before the server runs."""
     try:
-        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server((host, port), family=family)
+        return socket.create_server(address, family=family)
     except OSError as error:
-        raise SettingsError(f"can not listen on {host} port {port}: {error}") from error
+        raise SettingsError(f"can not listen on {address[0]} port {address[1]}: {error}") from error
 
 
-def _announce(listener: socket.socket, engine: Engine) -> None:
+def _announce(listener: socket.socket, fleet: Fleet, docs: bool, guarded: bool) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    manifest = engine.bundle.manifest
-    print(f"Limpid serves {manifest.name} at {url} (documentation: {url}/docs)")
-    print(f"  device {engine.device}, bundle {engine.bundle.folder}, digest {engine.bundle.digest}")
-    print(f"  curl -F image=@image.png '{url}/classify?resize=true'", flush=True)
+    bundle, devices = fleet.bundle, ", ".join(map(str, fleet.devices))
+    documentation = f" (documentation: {url}/docs)" if docs else ""
+    print(f"Limpid serves {bundle.manifest.name} at {url}{documentation}")
+    print(f"  device {devices}, bundle {bundle.folder}, digest {bundle.digest}")
+    key = "-H 'X-API-Key: KEY' " if guarded else ""
+    print(f"  curl {key}-F image=@image.png '{url}/classify?resize=true'", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,12 @@ from service.errors import DeadlineError, OverloadedError, UnavailableError
 class Load(Protocol):
     """What the engine says of its work: image-steps submitted, those of them still to run, and steps per second."""
 
-    submitted: int
-    outstanding: int
-    rate: float
+    @property
+    def submitted(self) -> int: ...
+    @property
+    def outstanding(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
 
 
 class Admission:

@@ -1,7 +1,8 @@
 """The application factory; importing this module has no effect."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -11,48 +12,65 @@ from models.bundle import load_bundle
 from models.device import resolve_device
 from service import problems, routes
 from service.admission import Admission
+from service.auth import Authentication
 from service.documentation import DESCRIPTION, describe_problems
 from service.engine import Engine
+from service.fleet import Fleet
+from service.keys import load_keys
 from service.middleware import RequestContext
 from service.parameters import check_default_preset
+from service.rate_limits import RateLimiter
 from service.settings import Settings
 
 
-def build_engine(settings: Settings) -> Engine:
-    """Load the bundle onto its device; raises LimpidError or SettingsError that names what is wrong."""
-    device = resolve_device(settings.device)
-    bundle = load_bundle(settings.bundle, device, settings.runtime)
-    check_default_preset(bundle.manifest, settings)
-    return Engine(bundle, device, stall_timeout=settings.stall_timeout)
+def build_fleet(settings: Settings) -> Fleet:
+    """Load the bundle onto each device; raises LimpidError or SettingsError that names what is wrong."""
+    engines = []
+    for name in settings.device.split(","):
+        device = resolve_device(name.strip())
+        bundle = load_bundle(settings.bundle, device, settings.runtime)
+        check_default_preset(bundle.manifest, settings)
+        engines.append(Engine(bundle, device, settings.slots, settings.quantum, settings.stall_timeout))
+    return Fleet(engines)
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
-    """The application; its lifespan loads the bundle, unless `engine` holds it, and starts and stops the engine."""
+def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
+    """The application; its lifespan loads the bundle, unless `fleet` holds it, and starts and stops the engines."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        running = await run_in_threadpool(build_engine, settings) if engine is None else engine
+        running = await run_in_threadpool(build_fleet, settings) if fleet is None else fleet
         running.start()
-        app.state.service = routes.Service(settings, running, Admission(running, 30.0, settings.queue_limit))
+        admission = Admission(running, settings.queue_seconds, settings.max_requests)
+        app.state.service = routes.Service(settings, running, admission)
         try:
             yield
         finally:
             await run_in_threadpool(running.stop)
 
-    # FastAPI's own /docs loads its scripts from a content network; this one ships them.
-    app = FastAPIOffline(
-        title="Limpid",
-        version="1",
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        redirect_slashes=False,
-        redoc_url=None,
-        static_url="/docs/assets",
-    )
+    keys = load_keys(settings)
+    rates = {key.id: key.rate_limit for key in keys if key.rate_limit is not None}
+    app = _framework(settings, lifespan)
+    app.state.rate_limiter = RateLimiter(settings.rate_limit, settings.rate_burst, rates)
     problems.install(app)
-    app.add_middleware(RequestContext)
+    app.add_middleware(Authentication, keys=keys)
+    app.add_middleware(RequestContext)  # the last one added is the outermost
     app.include_router(routes.defence)
     app.include_router(routes.defence, prefix="/v1")
     app.include_router(routes.system)
     describe_problems(app)
     return app
+
+
+def _framework(settings: Settings, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    general: dict[str, Any] = {
+        "title": "Limpid",
+        "version": "1",
+        "description": DESCRIPTION,
+        "lifespan": lifespan,
+        "redirect_slashes": False,
+    }
+    if not settings.docs:
+        return FastAPI(**general, openapi_url=None)
+    # FastAPI's own /docs loads its scripts from a content network; this one ships them.
+    return FastAPIOffline(**general, redoc_url=None, static_url="/docs/assets")

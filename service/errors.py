@@ -3,6 +3,9 @@
 ServiceError
 ├── SettingsError              a flag, a variable or an address that can not be used; the server does not start
 └── RequestError               answered as application/problem+json (RFC 9457)
+    ├── AccessError        403 a caller who may not do this
+    │   ├── UnknownCallerError 401 no key, or one that the server does not know
+    │   └── RateLimitedError   429 the key's rate is used up
     ├── AdmissionError     400 a body that can not be taken in
     │   ├── BodyTimeoutError   408 it did not arrive in time
     │   ├── BodyTooLargeError  413 more bytes than the server takes
@@ -47,6 +50,25 @@ class RequestError(ServiceError):
     def __init__(self, detail: str, errors: Sequence[tuple[str, str]] = (), retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.detail, self.errors, self.retry_after = detail, tuple(errors), retry_after
+
+
+class AccessError(RequestError):
+    """The caller may not do this."""
+
+    status, slug, title = 403, "forbidden", "Forbidden"
+
+
+class UnknownCallerError(AccessError):
+    """The request has no key, or one that the server does not know."""
+
+    status, slug, title = 401, "unauthorized", "Unauthorized"
+    headers = {"WWW-Authenticate": "Bearer"}
+
+
+class RateLimitedError(AccessError):
+    """The key's rate is used up."""
+
+    status, slug, title = 429, "rate-limited", "Rate limited"
 
 
 class AdmissionError(RequestError):

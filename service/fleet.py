@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from models.bundle import Bundle
-from service.engine import Engine, Params, Ticket
+from service.engine import Engine, Observer, Params, Ticket
 
 
 class Fleet:
@@ -27,6 +27,11 @@ class Fleet:
     def devices(self) -> tuple[torch.device, ...]:
         """Each engine's device."""
         return tuple(engine.device for engine in self._engines)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of every engine's quanta."""
+        for engine in self._engines:
+            engine.observer = observer
 
     def start(self) -> None:
         """Start every thread."""

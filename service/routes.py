@@ -20,8 +20,9 @@ from models.purifier import Preset, agreement
 from service.admission import Admission
 from service.decoding import decode_image
 from service.documentation import CLASSIFY_DOC, PURIFY_DOC, problems
-from service.engine import Engine, Params, Result
+from service.engine import Params, Result
 from service.errors import UnavailableError
+from service.fleet import Fleet
 from service.negotiation import prefers
 from service.parameters import merge_options, resolve_preset, single_chain
 from service.schemas import (
@@ -55,7 +56,7 @@ class Service:
     """What the routes work with; the application's lifespan puts it at `app.state.service`."""
 
     settings: Settings
-    engine: Engine
+    engine: Fleet
     admission: Admission
 
 

@@ -9,7 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 
 import httpx
@@ -23,19 +29,34 @@ from models.pixels import Normalisation
 from models.purifier import Preset, PurifiedClassifier
 from service.app import create_app
 from service.engine import Engine
+from service.fleet import Fleet
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "models" / "zoo" / "digits-midrun"
+Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of `python -m service` on the digits bundle; the server must stop cleanly and log no traceback."""
+def server(tmp_path_factory: pytest.TempPathFactory, serve: Serve) -> Iterator[httpx.Client]:
+    """A client of a server with small limits."""
     log = tmp_path_factory.mktemp("server") / "log"
+    with serve(log, "--max-body-bytes", "2MiB", LIMPID_MAX_STEPS="500", LIMPID_MAX_REPLICATES="16") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """`with serve(log, *flags, **variables) as client`."""
+    return _serve
+
+
+@contextmanager
+def _serve(log: Path, *flags: str, **variables: str) -> Iterator[httpx.Client]:
+    """A client of `python -m service` on the digits bundle; the server must stop cleanly and log no traceback."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LIMPID_")}
-    environment |= {"OMP_NUM_THREADS": "1", "LIMPID_MAX_STEPS": "500", "LIMPID_MAX_REPLICATES": "16"}
-    command = [sys.executable, "-m", "service", "--bundle", str(DIGITS), "--port", "0", "--max-body-bytes", "2MiB"]
+    environment |= {"OMP_NUM_THREADS": "1"} | variables
+    command = [sys.executable, "-m", "service", "--bundle", str(DIGITS), "--port", "0", *flags]
     with (
         log.open("w") as stderr,
         subprocess.Popen(
@@ -160,7 +181,7 @@ def local(bundle: Bundle) -> Local:
     async def run(wait: bool = True, **values: object) -> AsyncIterator[httpx.AsyncClient]:
         settings = Settings.model_validate(values)
         engine = Engine(bundle, torch.device("cpu"), slots=4, stall_timeout=settings.stall_timeout)
-        app = create_app(settings, engine)
+        app = create_app(settings, Fleet([engine]))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

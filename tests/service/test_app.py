@@ -15,6 +15,7 @@ from models.image_files import encode_png
 from service import routes
 from service.app import create_app
 from service.engine import Engine
+from service.fleet import Fleet
 from service.settings import Settings
 
 PNG = encode_png(torch.full((1, 4, 4), 200, dtype=torch.uint8))
@@ -36,7 +37,7 @@ def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str
 
 def test_the_n_plus_first_request_is_refused_before_it_is_decoded(local: Local, energy: Any, gate: Any) -> None:
     async def run() -> None:
-        async with local(queue_limit=2) as client:
+        async with local(max_requests=2) as client:
             energy.hook = gate
             admitted = [asyncio.ensure_future(client.post("/classify", content=PNG, headers=RAW)) for _ in range(2)]
             await asyncio.to_thread(gate.reached.wait, 10)
@@ -145,7 +146,7 @@ def test_a_client_that_leaves_frees_the_engine(bundle: Bundle, energy: Any, gate
 
     async def run() -> None:
         engine = Engine(bundle, torch.device("cpu"))
-        app = create_app(Settings(max_steps=10**9), engine)
+        app = create_app(Settings(max_steps=10**9), Fleet([engine]))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://local") as client:
@@ -199,7 +200,7 @@ async def _leave_early(app: Any, gate: Any, engine: Engine) -> None:
 
 def test_importing_and_building_have_no_effect(bundle: Bundle) -> None:
     engine = Engine(bundle, torch.device("cpu"))
-    app = create_app(Settings(), engine)
+    app = create_app(Settings(), Fleet([engine]))
     assert not engine.live
     schema = app.openapi()
     assert json.dumps(schema) == json.dumps(app.openapi())

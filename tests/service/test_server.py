@@ -277,6 +277,13 @@ def test_safe_headers_are_on_every_answer(server: httpx.Client) -> None:
         headers = server.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert policy.endswith("frame-ancestors 'none'")
+        assert ("script-src 'self' 'unsafe-inline'" in policy) == (path == "/docs")
         assert "server" not in headers
 
 
