@@ -8,17 +8,14 @@ on weights that were cast once.
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.langevin import Gradient
 from models.networks.energy import LightEnergy
 from models.precision import DTYPES, Precision
-
-Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""x [B, C, H, W] -> (U(x) [B] in float32, dU/dx in x's dtype), both without a graph."""
 
 ATEN, ONEDNN = torch.ops.aten, torch.ops.mkldnn
 PACKING_BATCH = 8
@@ -26,18 +23,20 @@ PACKING_BATCH = 8
 
 
 def freeze(energy: nn.Module, precision: Precision) -> Gradient:
-    """The gradient of the energy as it is now: later changes of its weights are not seen."""
+    """The gradient of the energy as it is now; whether later changes of its weights are seen is left open."""
     if isinstance(energy, LightEnergy) and isinstance(energy.layers[1], nn.LeakyReLU):
         return FrozenConvolutions(energy, precision)
     return FrozenAutograd(energy, precision)
 
 
 class FrozenAutograd:
-    """Any network, with a copy of its weights in the given precision."""
+    """Any network, with its weights in the given precision."""
 
     def __init__(self, energy: nn.Module, precision: Precision) -> None:
         self._dtype = DTYPES[precision]
-        self._energy = copy.deepcopy(energy).requires_grad_(False).to(self._dtype)
+        self._energy = energy
+        if any(each.dtype != self._dtype or each.requires_grad for each in energy.parameters()):
+            self._energy = copy.deepcopy(energy).requires_grad_(False).to(self._dtype)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():  # undoes a caller's no_grad; nothing undoes inference_mode

@@ -5,6 +5,7 @@ step_size^2 / (2 T) * grad U. Step and conventions follow EBM Life Cycle (arXiv 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from models.precision import Precision, autocast
 
 Energy = Callable[[Tensor], Tensor]
 """[B, ...] -> [B]: one scalar a chain."""
+Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""x [B, ...] -> (U(x) [B] in float32, dU/dx in x's dtype), both without a graph."""
 Noise = Callable[[Tensor], Tensor]
 """Standard normal noise of the argument's shape, dtype and device."""
 
@@ -71,19 +74,19 @@ def langevin_step(
 
     The result carries no gradient: differentiating through a chain is a deliberate act, done elsewhere.
     """
-    return langevin_transition(energy, x, config.step_size, config.drift_rate, config.precision, randn_like)
+    gradient = partial(energy_gradient, energy, precision=config.precision)
+    return langevin_transition(gradient, x, config.step_size, config.drift_rate, randn_like)
 
 
 def langevin_transition(
-    energy: Energy,
+    gradient: Gradient,
     x: Tensor,
     step_size: float | Tensor,
     drift_rate: float | Tensor,
-    precision: Precision,
     randn_like: Noise = torch.randn_like,
 ) -> tuple[Tensor, LangevinInfo]:
     """The same step; `step_size` and `drift_rate` may be [B, 1, ...], for chains of different settings in one batch."""
-    u, grad = energy_gradient(energy, x, precision)
+    u, grad = gradient(x)
     x = x.detach()
     drift = -drift_rate * grad
     info = LangevinInfo(u, drift.flatten(1).norm(dim=1))

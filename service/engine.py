@@ -11,15 +11,19 @@ import secrets
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from models.bundle import Bundle
+from models.chain_threads import ChainThreads
+from models.frozen import freeze
 from models.streams import Stream
 from service.errors import SettingsError, UnavailableError
 from service.jobs import Job, Params, Result, Smoothing, Ticket
-from service.profile import Profile, measure
+from service.profile import measure
+from service.slots import Profile, Slots
 from service.worker import Turn, Worker
 
 __all__ = ["Engine", "Observer", "Params", "Result", "Smoothing", "Ticket"]
@@ -46,6 +50,7 @@ class Engine:
         bundle: the defence, already on `device`; nothing else may use it while the engine runs.
         slots: the largest batch; None chooses it from a measurement when the engine starts.
         quantum: seconds between two points where chains join and leave.
+        threads: CPU cores that share the chains; by default as many as PyTorch uses.
         stall_timeout: seconds without a quantum or an idle poll after which the engine is not `live`.
 
     Raises:
@@ -59,6 +64,7 @@ class Engine:
         slots: int | None = None,
         quantum: float = 0.05,
         stall_timeout: float = 60.0,
+        threads: int | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.bundle, self.device, self.observer = bundle, device, observer
@@ -66,6 +72,7 @@ class Engine:
         if len(precisions) != 1:
             raise SettingsError(f"one engine runs one precision, the bundle's presets have {', '.join(precisions)}")
         (self._precision,) = precisions
+        self._threads = threads or (1 if device.type == "cuda" else torch.get_num_threads())
         self._slots_wanted, self._quantum_seconds, self._stall_timeout = slots, quantum, stall_timeout
         self._profile: Profile | None = None
         self._inbox: deque[Job] = deque()
@@ -159,18 +166,11 @@ class Engine:
         """Measure the steps, and answer one short job, so that the first real one finds everything chosen."""
         shape, manifest = self.bundle.manifest.image, self.bundle.manifest
         size = (shape.channels, shape.height, shape.width)
-        profile = measure(
-            *(
-                self.bundle.defence.energy,
-                size,
-                self._precision,
-                self.device,
-                self._quantum_seconds,
-                self._slots_wanted,
-            ),
-            sign_of_life=self._beat,
-        )
-        worker = Worker(self.bundle, profile, self.device)
+        threads = ChainThreads(self._threads)
+        gradient = freeze(self.bundle.defence.energy, self._precision)
+        seconds, wanted = self._quantum_seconds, self._slots_wanted
+        profile = measure(gradient, size, self.device, threads, seconds, wanted, self._beat)
+        worker = Worker(self.bundle, partial(Slots, gradient, size, profile, self.device, threads), self.device)
         preset = manifest.presets[manifest.default_preset]
         params = Params(preset.model_copy(update={"num_steps": min(preset.num_steps, WARM_UP_STEPS)}))
         job = Job(torch.zeros(size, dtype=torch.uint8), params, "", None, Stream(("warm-up",)))

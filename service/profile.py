@@ -1,15 +1,13 @@
 """What a step costs at each batch size on this device, measured at start, and what follows for the engine."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from models.langevin import langevin_transition
-from models.precision import Precision
+from models.chain_threads import ChainThreads
+from models.langevin import Gradient
+from service.slots import Profile, Slots
 
 BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 REPEATS = 3
@@ -18,38 +16,16 @@ GOOD_ENOUGH = 0.95
 LONGEST_STEP = 0.5
 """Seconds; no larger batch is tried once a step takes that long."""
 PATIENCE = 3
+LEAST = 16
+"""The largest bucket holds at least so many, however noisy the measurement."""
 MAX_QUANTUM = 32
 
 
-@dataclass(frozen=True)
-class Profile:
-    """Seconds a step by batch size, and the steps that chains stay together in each, both by bucket, ascending."""
-
-    seconds: dict[int, float]
-    quantum: dict[int, int]
-    precision: Precision
-
-    @property
-    def buckets(self) -> tuple[int, ...]:
-        """The batch sizes, ascending."""
-        return tuple(self.seconds)
-
-    @property
-    def rate(self) -> float:
-        """Image-steps per second with every slot taken."""
-        largest = self.buckets[-1]
-        return largest / self.seconds[largest]
-
-    def bucket(self, chains: int) -> int:
-        """The smallest batch that holds that many chains."""
-        return next(size for size in self.seconds if size >= chains)
-
-
 def measure(
-    energy: nn.Module,
+    gradient: Gradient,
     shape: tuple[int, int, int],
-    precision: Precision,
     device: torch.device,
+    threads: ChainThreads,
     quantum_seconds: float,
     slots: int | None = None,
     sign_of_life: Callable[[], None] = lambda: None,
@@ -63,14 +39,16 @@ def measure(
     """
     seconds: dict[int, float] = {}
     for size in BATCH_SIZES if slots is None else (*(size for size in BATCH_SIZES if size < slots), slots):
-        seconds[size] = _seconds_a_step(energy, size, shape, precision, device)
+        trial = Slots(gradient, shape, Profile({size: 0.0}, {size: REPEATS}), device, threads)
+        seconds[size] = _seconds_a_step(trial, size, device)
         sign_of_life()
-        if slots is None and (seconds[size] > LONGEST_STEP or _levelled_off(seconds)):
+        if slots is None and ((size >= LEAST and seconds[size] > LONGEST_STEP) or _levelled_off(seconds)):
             break
-    largest = slots or next(size for size, rate in _rates(seconds).items() if rate >= GOOD_ENOUGH * _best(seconds))
+    good = (size for size, rate in _rates(seconds).items() if rate >= GOOD_ENOUGH * _best(seconds))
+    largest = slots or max(LEAST, next(good))
     kept = {size: each for size, each in seconds.items() if size <= largest}
     quantum = {size: min(MAX_QUANTUM, max(1, round(quantum_seconds / each))) for size, each in kept.items()}
-    return Profile(kept, quantum, precision)
+    return Profile(kept, quantum)
 
 
 def _rates(seconds: Mapping[int, float]) -> dict[int, float]:
@@ -84,18 +62,15 @@ def _best(seconds: Mapping[int, float]) -> float:
 def _levelled_off(seconds: Mapping[int, float]) -> bool:
     """Whether the last PATIENCE batch sizes brought nothing."""
     rates = list(_rates(seconds).values())
-    return len(rates) > PATIENCE and max(rates[-PATIENCE:]) <= max(rates[:-PATIENCE])
+    return max(seconds) >= LEAST and len(rates) > PATIENCE and max(rates[-PATIENCE:]) <= max(rates[:-PATIENCE])
 
 
-def _seconds_a_step(
-    energy: nn.Module, size: int, shape: tuple[int, int, int], precision: Precision, device: torch.device
-) -> float:
-    x = torch.zeros(size, *shape, device=device).contiguous(memory_format=torch.channels_last)
+def _seconds_a_step(trial: Slots, size: int, device: torch.device) -> float:
     times = []
     for _ in range(REPEATS + 1):  # the first one allocates and chooses kernels
         started = time.perf_counter()
-        x, _ = langevin_transition(energy, x, 0.0, 0.0, precision, torch.zeros_like)
+        trial.advance(size, REPEATS)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+        times.append((time.perf_counter() - started) / REPEATS)
+    return min(times[1:])  # whatever else runs on the machine can only add to it

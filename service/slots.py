@@ -7,15 +7,39 @@ drift rate are per slot. Nothing here waits for the device within a quantum.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.langevin import langevin_transition
+from models.chain_threads import ChainThreads, shares
+from models.langevin import Gradient, langevin_transition
 from service.jobs import Chain
-from service.profile import Profile
 
 CAPTURE_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Seconds a step by batch size, and the steps that chains stay together in each, both by bucket, ascending."""
+
+    seconds: dict[int, float]
+    quantum: dict[int, int]
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The batch sizes, ascending."""
+        return tuple(self.seconds)
+
+    @property
+    def rate(self) -> float:
+        """Image-steps per second with every slot taken."""
+        largest = self.buckets[-1]
+        return largest / self.seconds[largest]
+
+    def bucket(self, chains: int) -> int:
+        """The smallest batch that holds that many chains."""
+        return next(size for size in self.seconds if size >= chains)
 
 
 class Slots:
@@ -26,18 +50,25 @@ class Slots:
             chains, idle slots included.
     """
 
-    def __init__(self, energy: nn.Module, shape: tuple[int, int, int], profile: Profile, device: torch.device) -> None:
+    def __init__(
+        self,
+        gradient: Gradient,
+        shape: tuple[int, int, int],
+        profile: Profile,
+        device: torch.device,
+        threads: ChainThreads,
+    ) -> None:
         self.profile, self.device = profile, device
-        self._energy = energy
+        self._gradient, self._threads = gradient, threads
         size, ahead = profile.buckets[-1], max(profile.quantum.values())
         self._x = torch.zeros(size, *shape, device=device).contiguous(memory_format=torch.channels_last)
         self._noise = torch.zeros(size, ahead, *shape, device=device)
         self._settings = torch.zeros(2, size, 1, 1, 1, device=device)
         self._energies = torch.zeros(ahead, size, device=device)
         self._occupants: list[Chain | None] = [None] * size
-        self._runner: Callable[[int, Tensor], Tensor] = self._step
+        self._step: Callable[[slice, Tensor], Tensor] = self._move
         if device.type == "cuda":
-            self._runner = _GraphRunner(self._step, profile.buckets, torch.zeros(size, *shape, device=device), device)
+            self._step = _GraphRunner(self._move, profile.buckets, torch.zeros(size, *shape, device=device), device)
         self._events: deque[torch.cuda.Event] = deque()
 
     def seat(self, chosen: Sequence[Chain]) -> None:
@@ -66,13 +97,7 @@ class Slots:
 
     def run(self, chains: Sequence[Chain], steps: int) -> None:
         """Advance the seated chains by `steps`: at most the bucket's quantum, and no chain's remainder."""
-        bucket = self.profile.bucket(len(chains))
-        for chain in chains:
-            chain.noise.fill(self._noise[chain.slot, :steps])
-        for number in range(steps):
-            self._energies[number, :bucket] = self._runner(bucket, self._noise[:bucket, number])
-        if self.device.type == "cuda":
-            self._keep_pace()
+        self.advance(self.profile.bucket(len(chains)), steps)
         for chain in chains:
             if chain.done == 0:
                 chain.first_energy = self._energies[0, chain.slot].clone()
@@ -80,11 +105,25 @@ class Slots:
             if chain.remaining == 0:
                 chain.last_energy = self._energies[steps - 1, chain.slot].clone()
 
-    def _step(self, bucket: int, noise: Tensor) -> Tensor:
-        """One step of the first `bucket` slots; the energy before it, [bucket]."""
-        step_size, drift_rate = self._settings[:, :bucket]
-        x, precision = self._x[:bucket], self.profile.precision
-        moved, info = langevin_transition(self._energy, x, step_size, drift_rate, precision, lambda _: noise)
+    def advance(self, bucket: int, steps: int) -> None:
+        """Move the first `bucket` slots, whatever they hold, by `steps`; a CPU's cores run shares of them apart."""
+        parts = shares(bucket, 1 if self.device.type == "cuda" else self._threads.count)
+        self._threads.map(lambda part: self._run_share(part, steps), parts)
+        if self.device.type == "cuda":
+            self._keep_pace()
+
+    def _run_share(self, share: slice, steps: int) -> None:
+        for chain in self._occupants[share]:
+            if chain is not None:
+                chain.noise.fill(self._noise[chain.slot, :steps])
+        for number in range(steps):
+            self._energies[number, share] = self._step(share, self._noise[share, number])
+
+    def _move(self, share: slice, noise: Tensor) -> Tensor:
+        """One step of some slots; the energy before it."""
+        step_size, drift_rate = self._settings[:, share]
+        x = self._x[share]
+        moved, info = langevin_transition(self._gradient, x, step_size, drift_rate, lambda _: noise)
         x.copy_(moved)
         return info.energy
 
@@ -104,14 +143,14 @@ class _GraphRunner:
     """
 
     def __init__(
-        self, step: Callable[[int, Tensor], Tensor], buckets: Sequence[int], noise: Tensor, device: torch.device
+        self, step: Callable[[slice, Tensor], Tensor], buckets: Sequence[int], noise: Tensor, device: torch.device
     ) -> None:
         self._step, self._noise, self._device = step, noise, device
         self._graphs = {bucket: self._capture(bucket) for bucket in reversed(buckets)}
 
-    def __call__(self, bucket: int, noise: Tensor) -> Tensor:
-        graph, energy = self._graphs[bucket]
-        self._noise[:bucket].copy_(noise)
+    def __call__(self, share: slice, noise: Tensor) -> Tensor:
+        graph, energy = self._graphs[share.stop]
+        self._noise[share].copy_(noise)
         graph.replay()
         return energy
 
@@ -120,9 +159,9 @@ class _GraphRunner:
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
             for _ in range(CAPTURE_WARM_UP):
-                self._step(bucket, self._noise[:bucket])
+                self._step(slice(bucket), self._noise[:bucket])
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            energy = self._step(bucket, self._noise[:bucket])
+            energy = self._step(slice(bucket), self._noise[:bucket])
         return graph, energy

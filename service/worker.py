@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +13,6 @@ from models.purifier import CHAINS_PER_BATCH
 from service.answering import Answer, answer
 from service.errors import DeadlineError, EngineError, RequestError, UnavailableError
 from service.jobs import Chain, Job, Result
-from service.profile import Profile
 from service.scheduler import Scheduler
 from service.slots import Slots
 
@@ -34,12 +34,17 @@ class Turn:
 
 
 class Worker:
-    """Owns the device's state; everything here runs in the engine's thread."""
+    """Owns the device's state; everything here runs in the engine's thread.
 
-    def __init__(self, bundle: Bundle, profile: Profile, device: torch.device) -> None:
-        self._bundle, self._profile, self._device = bundle, profile, device
-        self._scheduler = Scheduler(profile.buckets[-1])
-        self._slots = self._new_slots()
+    Args:
+        new_slots: makes empty slots, at the start and after a quantum that raised.
+    """
+
+    def __init__(self, bundle: Bundle, new_slots: Callable[[], Slots], device: torch.device) -> None:
+        self._bundle, self._device, self._new_slots = bundle, device, new_slots
+        self._slots = new_slots()
+        self._profile = self._slots.profile
+        self._scheduler = Scheduler(self._profile.buckets[-1])
         self._answers: deque[tuple[Job, Answer]] = deque()
         self._failures = 0
 
@@ -143,11 +148,6 @@ class Worker:
             if chain.slot is not None:
                 self._slots.leave(chain)
         self._scheduler.remove(job)
-
-    def _new_slots(self) -> Slots:
-        shape = self._bundle.manifest.image
-        size = (shape.channels, shape.height, shape.width)
-        return Slots(self._bundle.defence.energy, size, self._profile, self._device)
 
 
 def _abandoned() -> UnavailableError:

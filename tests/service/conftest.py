@@ -155,7 +155,7 @@ def bundle(energy: FakeEnergy) -> Bundle:
 @pytest.fixture
 def engine(bundle: Bundle) -> Iterator[Engine]:
     """A started, warm engine of four slots on the fake bundle."""
-    engine = Engine(bundle, torch.device("cpu"), slots=4)
+    engine = Engine(bundle, torch.device("cpu"), slots=4, threads=1)
     engine.start()
     wait_for(lambda: engine.ready)
     yield engine
@@ -180,7 +180,7 @@ def local(bundle: Bundle) -> Local:
     @asynccontextmanager
     async def run(wait: bool = True, **values: object) -> AsyncIterator[httpx.AsyncClient]:
         settings = Settings.model_validate(values)
-        engine = Engine(bundle, torch.device("cpu"), slots=4, stall_timeout=settings.stall_timeout)
+        engine = Engine(bundle, torch.device("cpu"), slots=4, threads=1, stall_timeout=settings.stall_timeout)
         app = create_app(settings, Fleet([engine]))
         transport = httpx.ASGITransport(app)
         async with (

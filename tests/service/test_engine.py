@@ -276,7 +276,7 @@ def test_stopping_fails_what_runs_and_what_waits(engine: Engine) -> None:
 
 def test_a_stalled_step_is_not_live(bundle: Bundle, energy: Any, gate: Any) -> None:
     energy.hook = gate
-    engine = Engine(bundle, torch.device("cpu"), slots=4, stall_timeout=0.01)
+    engine = Engine(bundle, torch.device("cpu"), slots=4, threads=1, stall_timeout=0.01)
     engine.start()
     assert gate.reached.wait(10)
     assert not threading.Event().wait(0.02)
@@ -288,7 +288,7 @@ def test_a_stalled_step_is_not_live(bundle: Bundle, energy: Any, gate: Any) -> N
 
 def test_a_bundle_that_fails_its_warm_up_never_becomes_ready(bundle: Bundle, energy: Any) -> None:
     energy.gradient_scale = float("nan")
-    engine = Engine(bundle, torch.device("cpu"), slots=4)
+    engine = Engine(bundle, torch.device("cpu"), slots=4, threads=1)
     engine.start()
     engine._thread.join(10)
     assert not engine.live
