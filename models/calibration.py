@@ -1,7 +1,7 @@
 """How unusual an image is to the defence, as a share of clean images: its suspicion, in [0, 1).
 
-Three signals of one image, each higher on attacked images than on clean ones wherever `attacks_eval` measured it, and
-so each read from above alone: that purification finds little to do is no cause for suspicion.
+Three signals of one image, each read from above alone: `attacks_eval` found attacked images moved farther and losing
+more energy than clean ones, and their replicates at odds as often or more often, never the reverse beyond chance.
 
 Scale. Let a_1 <= ... <= a_n be a signal's values on n clean reference images, and k the number of a_i < v. Then
     rank(v) = 0                                           for k = 0,
