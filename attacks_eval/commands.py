@@ -15,12 +15,13 @@ from attacks_eval.plans import PLANS, Plan, load_plan
 from attacks_eval.report.compare import write_comparison
 from attacks_eval.report.write import write_report
 from attacks_eval.threat_model import ThreatModel
-from models.bundle import Bundle, Manifest, load_bundle
+from models.bundle import Bundle, load_bundle
 from models.config import apply_overrides, validate
 from models.console import console, positive_int
 from models.data import DATASETS
 from models.device import resolve_device
 from models.evaluation.sample import take_images
+from models.manifest import Manifest
 from models.pixels import to_unit
 from models.purifier import Preset
 

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from models.bundle import load_bundle, read_manifest
+from models.bundle import Bundle, load_bundle, read_manifest
 from models.console import console, positive_int, progress_bar, run_command
 from models.data import DATASETS
 from models.data_sources import SOURCES, cache_folder, fetch, locate
 from models.device import resolve_device
 from models.errors import DataError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
-from models.evaluation.sample import take_images
+from models.evaluation.calibrate import calibrate
+from models.evaluation.sample import LabelledImages, take_images
 from models.export import export_bundle, read_presets, write_manifest
 from models.image_files import read_image, write_png
 from models.langevin import seeded_noise
@@ -73,10 +74,13 @@ def measured(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Clean accuracy, bare and purified, with intervals."""
+    """Clean accuracy, bare and purified, with intervals; or what clean images look like, for `suspicion`."""
     device = resolve_device(options.device)
     bundle = load_bundle(options.bundle, device)
-    taken = take_images(bundle.manifest, options.data, options.folder, 0, options.images, device)
+    taken = take_images(bundle.manifest, options.data, options.folder, options.first, options.images, device)
+    if options.calibrate:
+        _calibrate(bundle, taken, options.preset or list(bundle.manifest.presets), options.seed)
+        return
     images, labels = taken.images, taken.labels
     console.print(f"bare            {accuracy(bare_logits(bundle.defence, images), labels)}")
     for preset_name in options.preset or bundle.manifest.presets:
@@ -85,6 +89,18 @@ def evaluate(options: argparse.Namespace) -> None:
             advance = partial(progress.advance, progress.task_ids[0])
             logits = purified_logits(bundle.defence, images, preset, options.seed, advance)
         console.print(f"{preset_name:<15} {accuracy(logits.mean(0).cpu(), labels)}")
+
+
+def _calibrate(bundle: Bundle, clean: LabelledImages, preset_names: Sequence[str], seed: int) -> None:
+    """Write each preset's calibration into manifest and model card as soon as it is measured."""
+    for name in preset_names:
+        preset = bundle.manifest.preset(name)
+        with progress_bar(name, len(clean.images) * preset.replicates * preset.num_steps) as progress:
+            calibration = calibrate(bundle, name, clean, seed, partial(progress.advance, progress.task_ids[0]))
+        manifest = read_manifest(bundle.folder)
+        calibrations = manifest.calibration | {name: calibration}
+        write_manifest(bundle.folder, manifest.model_copy(update={"calibration": calibrations}))
+        console.print(f"{name:<15} calibrated on {len(clean.images)} images, suspicion up to {calibration.largest:.3f}")
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -183,8 +199,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("bundle", type=Path)
     p.add_argument("--data", choices=DATASETS, help="default: what the energy was trained on")
     p.add_argument("--folder", type=Path, help="a local folder that holds the dataset's files")
+    p.add_argument("--first", type=int, default=0, help="number of the first test image (default 0)")
     p.add_argument("--images", type=positive_int, default=500)
     p.add_argument("--preset", action="append", help="default: each of the bundle's")
+    p.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="instead, calibrate `suspicion` on these images, into the manifest; take some that no report counts",
+    )
     p.add_argument("--seed", type=int, default=0)
     _device(p)
 

@@ -121,24 +121,24 @@ def certify_counts(
     return Certificate(top_class(selection), successes, draws, sigma, alpha, lower_bound(successes, draws, alpha))
 
 
+def certify_logits(logits: Tensor, selection: int, sigma: float, alpha: float = ALPHA) -> Certificate:
+    """CERTIFY from the logits [N, K] of N independent noisy draws: the first `selection` choose the class, the others
+    bound its probability.
+
+    Raises:
+        ValueError: other than 1 <= selection < N, or alpha outside (0, 1).
+    """
+    if logits.dim() != 2 or not 1 <= selection < len(logits):
+        raise ValueError(f"expected 1 <= selection < N and logits [N, K], got {selection} and {list(logits.shape)}")
+    labels = logits.argmax(1)
+    counts = labels[:selection].bincount(minlength=logits.shape[1]).tolist()
+    successes = int((labels[selection:] == top_class(counts)).sum())
+    return certify_counts(counts, successes, len(logits) - selection, sigma, alpha)
+
+
 def top_class(counts: Sequence[int]) -> int:
     """The class with the largest count, the first of equals."""
     return max(range(len(counts)), key=counts.__getitem__)
-
-
-def predict_counts(counts: Sequence[int], alpha: float = ALPHA) -> int | None:
-    """PREDICT: the class the smoothed classifier answers, or None (abstention); wrong with a chance of at most alpha.
-
-    The two-sided binomial test of "the two classes answered most are equally likely" must reject it at level alpha
-    (Hung and Fithian 2019, after Cohen et al., proposition 1).
-    """
-    second, first = sorted([0, 0, *counts])[-2:]
-    return top_class(counts) if equality_p_value(first, second) <= alpha else None
-
-
-def equality_p_value(first: int, second: int) -> float:
-    """The two-sided p-value of Binomial(first + second, 1/2) at `first`: 1 when the counts are equal."""
-    return min(1.0, 2.0 * binomial_tail(max(first, second), first + second, 0.5))
 
 
 def _log_terms(successes: int, draws: int) -> tuple[Tensor, Tensor]:

@@ -18,12 +18,6 @@ from models.bundle import (
     ENERGY_WEIGHTS,
     MANIFEST,
     MODEL_CARD,
-    ClassifierEntry,
-    ImageShape,
-    Manifest,
-    NetworkEntry,
-    PartRecord,
-    TrainingRecord,
     load_bundle,
     read_manifest,
     sha256,
@@ -33,6 +27,7 @@ from models.data import DATASETS
 from models.errors import BundleError, CheckpointError, ConfigError
 from models.files import commit, replace_file
 from models.langevin import LangevinConfig
+from models.manifest import ClassifierEntry, ImageShape, Manifest, NetworkEntry, PartRecord, TrainingRecord
 from models.model_card import render_model_card
 from models.networks import build_network, load_weights
 from models.pixels import Normalisation
@@ -81,7 +76,7 @@ def export_bundle(
 ) -> Manifest:
     """Write a bundle, and only when it loads put it in the place of one in `folder`; returns its manifest.
 
-    Measurements on a bundle that is replaced by an equal one (of the same digest) are kept.
+    Measurements and calibrations of a bundle that is replaced by an equal one (of the same digest) are kept.
 
     Args:
         classifier: a classifier run's checkpoint.pt, or an .onnx file with `classifier_description` beside it.
@@ -149,8 +144,9 @@ def _keep_measurements(manifest: Manifest, folder: Path) -> Manifest:
         replaced = read_manifest(folder)
     except BundleError:
         return manifest
-    kept = replaced.measured if replaced.digest == manifest.digest else {}
-    return manifest.model_copy(update={"measured": kept})
+    if replaced.digest != manifest.digest:
+        return manifest
+    return manifest.model_copy(update={"measured": replaced.measured, "calibration": replaced.calibration})
 
 
 def provenance(state: State, checkpoint: Path) -> PartRecord:

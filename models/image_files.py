@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.bundle import ImageShape
 from models.errors import DataError
+from models.manifest import ImageShape
 
 
 def read_image(path: Path, shape: ImageShape) -> Tensor:

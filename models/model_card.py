@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from models.bundle import Manifest
+from models.manifest import Manifest
 
 
 def render_model_card(manifest: Manifest) -> str:
@@ -17,6 +17,8 @@ def render_model_card(manifest: Manifest) -> str:
         parts += ["## Steps, step size and replicates", _trade_off(manifest.measured["trade_off"])]
     if not manifest.measured:
         parts += ["## Measured", "Nothing yet: `python -m attacks_eval baseline --bundle DIR` measures it."]
+    if manifest.calibration:
+        parts += ["## Suspicion", _suspicion(manifest)]
     parts += ["## Presets", _presets(manifest), "## Training", _training(manifest), "## Limits", LIMITS]
     return "\n\n".join(parts) + "\n"
 
@@ -160,6 +162,26 @@ def _trade_off(measured: dict[str, Any]) -> str:
     source = f"Test images {first:,} to {first + count - 1:,}, PGD transfer as above, {measured['precision']}"
     shown = f"Of {len(measured['rows'])} settings, those that no other beats in clean, transfer and cost at once"
     return f"{source}. {shown}.\n\n{_table(header, rows)}\n\nRemade by `{measured['command']}`."
+
+
+def _suspicion(manifest: Manifest) -> str:
+    """What was calibrated on what; how many attacked images it finds is not claimed here."""
+    rows = []
+    for name, calibration in manifest.calibration.items():
+        origin = calibration.origin
+        taken = f"{origin.data} test images {origin.first:,} to {origin.first + origin.images - 1:,}"
+        rows.append([name, taken, str(len(calibration.scores)), f"{calibration.largest:.3f}"])
+    text = (
+        "`suspicion` is the share of clean images that look less unusual to the defence (disagreement of the "
+        "replicates, distance moved, energy lost), so about 5 % of clean images exceed 0.95, and about 1 % exceed "
+        "0.99, by construction. How many attacked images do so was not measured, and an attacker who knows of it can "
+        "try to stay below."
+    )
+    if "robustness" in manifest.measured:
+        text += " The robustness report has what was measured of each signal alone."
+    header = ["preset", "clean images", "of them, compared with", "largest suspicion"]
+    command = "python -m models evaluate BUNDLE --calibrate --first FIRST --images COUNT"
+    return f"{text}\n\n{_table(header, rows)}\n\nRemade by `{command}`."
 
 
 def undominated(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

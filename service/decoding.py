@@ -24,7 +24,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from models.bundle import ImageShape
+from models.manifest import ImageShape
 from service.errors import DecodingError, FormatError, TooManyPixelsError
 
 FORMATS = ("PNG", "JPEG", "WEBP")

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from models.bundle import Manifest
+from models.manifest import Manifest
 from models.purifier import Preset
 from service.errors import ParameterError, SettingsError
 from service.problems import parameter_error

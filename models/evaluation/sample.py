@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.bundle import Manifest
 from models.data import load_dataset
 from models.errors import DataError
+from models.manifest import Manifest
 from models.pixels import from_uint8
 
 

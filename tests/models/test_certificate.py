@@ -13,11 +13,10 @@ from models.certificate import (
     binomial_tail,
     certified_radius,
     certify_counts,
+    certify_logits,
     clopper_pearson,
-    equality_p_value,
     largest_radius,
     lower_bound,
-    predict_counts,
     successes_needed,
 )
 
@@ -106,21 +105,25 @@ def test_half_of_the_draws_certify_nothing() -> None:
     assert (certificate.prediction, certificate.radius) == (None, 0.0)
 
 
-def test_the_prediction_rejects_equality_as_scipy_does() -> None:
-    for first in range(0, 101, 4):
-        expected = stats.binomtest(first, 100, 0.5).pvalue
-        assert equality_p_value(first, 100 - first) == pytest.approx(expected, rel=1e-9)
-        winner = int(first < 50) if expected <= 0.001 else None
-        assert predict_counts([first, 100 - first]) == winner
-    assert predict_counts([4, 0, 40, 12]) == 2
-    assert predict_counts([0, 10]) is None  # 2 * 2^-10 > 0.001
-    assert predict_counts([0, 11]) == 1
+def test_logits_are_certified_by_draws_that_did_not_choose_the_class() -> None:
+    """Class 2 wins the selection 3 to 1; of the 50 other draws 48 answer it, 2 answer class 0."""
+    labels = torch.tensor([2, 0, 2, 2] + [2] * 20 + [0, 0] + [2] * 28)
+    logits = torch.nn.functional.one_hot(labels, 4) * 5.0 - 1.0
+    certificate = certify_logits(logits, selection=4, sigma=0.25, alpha=0.01)
+    assert certificate == certify_counts([1, 0, 3, 0], successes=48, draws=50, sigma=0.25, alpha=0.01)
+    assert certificate.radius == pytest.approx(0.25 * stats.norm.ppf(stats.beta.ppf(0.01, 48, 3)), rel=1e-8)
 
 
-def test_an_even_coin_is_seldom_predicted() -> None:
-    """At p = 1/2 the chance of any answer is at most alpha: exactly, over all counts."""
-    answered = [predict_counts([k, 60 - k], 0.05) is not None for k in range(61)]
-    assert 0.02 < stats.binom.pmf(range(61), 60, 0.5)[answered].sum() <= 0.05
+def test_a_class_that_wins_only_the_selection_is_not_certified() -> None:
+    logits = torch.eye(2)[[0, 0, 0] + [1] * 100]
+    certificate = certify_logits(logits, selection=3, sigma=0.25)
+    assert (certificate.top, certificate.successes, certificate.prediction, certificate.radius) == (0, 0, None, 0.0)
+
+
+@pytest.mark.parametrize(("selection", "shape"), [(0, (5, 3)), (5, (5, 3)), (-1, (5, 3)), (2, (5,))])
+def test_draws_that_cannot_be_divided_are_refused(selection: int, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"got {selection} and \[5"):
+        certify_logits(torch.zeros(shape), selection, 0.25)
 
 
 @pytest.mark.parametrize(
