@@ -27,7 +27,8 @@ from torch import Tensor
 
 from attacks_eval.errors import GradientError, QuestionError
 from models.config import Frozen
-from models.langevin import Energy, LangevinConfig, langevin_step
+from models.gradients import Energy, gradient_of
+from models.langevin import LangevinConfig, langevin_transition
 from models.precision import Precision, autocast
 from models.streams import ChainNoise
 
@@ -99,8 +100,10 @@ def pull_back_exactly(
     Raises:
         GradientError: a recomputed state differs from the stored one.
     """
+    forward = gradient_of(energy, config.precision)
     for k in _steps(states, last):
-        replayed, _ = langevin_step(energy, states[k], config, partial(noise.at, k))
+        settings = (config.step_size, config.drift_rate, partial(noise.at, k))
+        replayed, _ = langevin_transition(forward, states[k], *settings)
         if not torch.equal(replayed, states[k + 1]):
             worst = float((replayed - states[k + 1]).abs().max())
             raise GradientError(f"Langevin step {k} was replayed to another state than stored, {worst:.3g} off")

@@ -47,5 +47,6 @@ def shares(length: int, count: int) -> list[slice]:
 
 
 def _confine(all_there: threading.Barrier) -> None:
+    torch.get_num_threads()  # PyTorch sets a thread up when it is first asked, which would undo the next line
     torch.set_num_threads(1)
     all_there.wait()  # so that every thread of the pool takes one of these calls

@@ -13,12 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from models.config import Frozen
-from models.precision import Precision, autocast
+from models.gradients import Energy, Gradient, energy_gradient, gradient_of
+from models.precision import Precision
 
-Energy = Callable[[Tensor], Tensor]
-"""[B, ...] -> [B]: one scalar a chain."""
-Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""x [B, ...] -> (U(x) [B] in float32, dU/dx in x's dtype), both without a graph."""
 Noise = Callable[[Tensor], Tensor]
 """Standard normal noise of the argument's shape, dtype and device."""
 
@@ -93,16 +90,6 @@ def langevin_transition(
     return x + drift + step_size * randn_like(x), info
 
 
-def energy_gradient(energy: Energy, x: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
-    """U(x) [B] in float32 and dU/dx [B, ...] in x's dtype, both without a graph."""
-    with torch.enable_grad():  # undoes a caller's no_grad; nothing undoes inference_mode
-        x = x.detach().requires_grad_(True)
-        with autocast(x.device, precision):
-            u = energy(x)
-        (grad,) = torch.autograd.grad(u.float().sum(), x)
-    return u.detach().float(), grad
-
-
 def run_langevin(
     energy: Energy,
     x: Tensor,
@@ -117,15 +104,16 @@ def run_langevin(
         num_steps: int64 [B], each chain's own number of steps instead of the common one; a chain that has run its
             steps leaves the batch.
     """
+    gradient = gradient_of(energy, config.precision)
     if num_steps is None:
-        return _run(energy, x, config, randn_like, callback)
+        return _run(gradient, x, config, randn_like, callback)
     if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
         raise ValueError(f"num_steps must hold {len(x)} counts of at least 0, got {num_steps.tolist()}")
     state = x.detach().clone()
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
     for step in range(int(num_steps.max())):
         active = (num_steps > step).nonzero().squeeze(1)
-        moved, info = langevin_step(energy, state[active], config, randn_like)
+        moved, info = langevin_transition(gradient, state[active], config.step_size, config.drift_rate, randn_like)
         state = state.index_copy(0, active, moved)
         last_energy = last_energy.index_copy(0, active, info.energy.to(last_energy.dtype))
         drift_sum = drift_sum.index_add(0, active, info.drift_norm)
@@ -135,12 +123,12 @@ def run_langevin(
 
 
 def _run(
-    energy: Energy, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None
+    gradient: Gradient, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None
 ) -> tuple[Tensor, LangevinInfo]:
     x = x.detach()
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
     for step in range(config.num_steps):
-        x, info = langevin_step(energy, x, config, randn_like)
+        x, info = langevin_transition(gradient, x, config.step_size, config.drift_rate, randn_like)
         last_energy, drift_sum = info.energy, drift_sum + info.drift_norm
         if callback is not None:
             callback(step, x, info)

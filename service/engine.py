@@ -18,7 +18,7 @@ import torch
 
 from models.bundle import Bundle
 from models.chain_threads import ChainThreads
-from models.frozen import freeze
+from models.gradients import freeze
 from models.streams import Stream
 from service.errors import SettingsError, UnavailableError
 from service.jobs import Job, Params, Result, Smoothing, Ticket

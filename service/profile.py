@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from models.chain_threads import ChainThreads
-from models.langevin import Gradient
+from models.gradients import Gradient
 from service.slots import Profile, Slots
 
 BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)

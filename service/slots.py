@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from models.chain_threads import ChainThreads, shares
-from models.langevin import Gradient, langevin_transition
+from models.gradients import Gradient
+from models.langevin import langevin_transition
 from service.jobs import Chain
 
 CAPTURE_WARM_UP = 3

@@ -1,4 +1,4 @@
-"""The energy and its input gradient for weights that stand still: no autograd graph, no cast and no packing per step.
+"""The energy and its input gradient, as chains need them: by autograd, or faster for weights that stand still.
 
 A chain asks for nothing but dU/dx, thousands of times with the same weights. For a stack of convolutions and leaky
 ReLUs that is written out by hand: forward, then back through each convolution, with the mask of each activation taken
@@ -8,18 +8,41 @@ on weights that were cast once.
 """
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.langevin import Gradient
 from models.networks.energy import LightEnergy
-from models.precision import DTYPES, Precision
+from models.precision import DTYPES, Precision, autocast
+
+Energy = Callable[[Tensor], Tensor]
+"""[B, ...] -> [B]: one scalar a chain."""
+Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""x [B, ...] -> (U(x) [B] in float32, dU/dx in x's dtype), both without a graph."""
 
 ATEN, ONEDNN = torch.ops.aten, torch.ops.mkldnn
 PACKING_BATCH = 8
 """The batch that oneDNN chooses a weight layout for; it serves every other one as well."""
+
+
+def energy_gradient(energy: Energy, x: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
+    """U(x) [B] in float32 and dU/dx [B, ...] in x's dtype, both without a graph."""
+    with torch.enable_grad():  # undoes a caller's no_grad; nothing undoes inference_mode
+        x = x.detach().requires_grad_(True)
+        with autocast(x.device, precision):
+            u = energy(x)
+        (grad,) = torch.autograd.grad(u.float().sum(), x)
+    return u.detach().float(), grad
+
+
+def gradient_of(energy: Energy, precision: Precision) -> Gradient:
+    """What a run of many steps asks: a network is frozen first, any other function goes through autograd."""
+    if isinstance(energy, nn.Module):
+        return freeze(energy, precision)
+    return partial(energy_gradient, energy, precision=precision)
 
 
 def freeze(energy: nn.Module, precision: Precision) -> Gradient:
