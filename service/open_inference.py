@@ -1,11 +1,10 @@
 """The Open Inference Protocol's health and metadata, which load balancers and KServe know; /classify does the work."""
 
-from importlib.metadata import version
-
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from service import __version__
 from service.documentation import problems
 from service.state import service_of
 from service.system import check_live, check_ready
@@ -19,7 +18,7 @@ open_inference = APIRouter(prefix="/v2", tags=["open inference protocol"])
 @open_inference.get("", responses=problems(401, 403))
 async def server_metadata() -> ServerMetadata:
     """What serves here."""
-    return ServerMetadata(name="limpid", version=version("limpid"), extensions=[])
+    return ServerMetadata(name="limpid", version=__version__, extensions=[])
 
 
 @open_inference.get("/health/live", responses=problems(503))

@@ -1,6 +1,5 @@
 """Probes, what the server is and allows, and its metrics. None of them waits for the engine."""
 
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter
@@ -8,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service import __version__
 from service.documentation import METRICS_DOC, problems
 from service.errors import UnavailableError
 from service.state import Service, service_of
@@ -56,7 +56,7 @@ async def info(request: Request) -> Info:
     engine, settings = service.engine, service.settings
     return Info(
         **_index(service),
-        version=version("limpid"),
+        version=__version__,
         device=",".join(map(str, engine.devices)),
         queue=QueueInfo(
             fraction=round(service.admission.fraction, 2),

@@ -157,3 +157,32 @@ def test_nothing_is_left_after_many_aborted_requests(local: Local) -> None:
             assert await cancelled(client, "disconnect") == 200
 
     asyncio.run(run())
+
+
+def test_a_stream_says_that_it_lives_and_ends_with_the_problem(
+    local: Local, energy: Any, gate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.events.PROGRESS_SECONDS", 0.001)
+    monkeypatch.setattr("service.events.HEARTBEAT_SECONDS", 0.0)
+
+    async def run() -> None:
+        async with local() as client:
+            app, _ = parts(client)
+            energy.hook, energy.gradient_scale = gate, float("nan")
+            ended = asyncio.Event()
+
+            async def once_it_ended(sent: list[Any]) -> None:
+                while not any(message.get("body") == b": working\n\n" for message in sent):
+                    await asyncio.sleep(0.002)
+                gate.opened.set()
+                await ended.wait()
+
+            sent = await request(app, once_it_ended, "", "text/event-stream")
+            last = sent[-2]["body"].decode()
+            assert last.startswith("event: error\n")
+            problem = json.loads(last.partition("data: ")[2])
+            assert (problem["status"], problem["type"]) == (500, "urn:limpid:problem:chain-diverged")
+            assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+            assert 'ebm_images_total{outcome="chain-diverged"} 1.0' in (await client.get("/metrics")).text
+
+    asyncio.run(run())
