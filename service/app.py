@@ -10,17 +10,23 @@ from starlette.concurrency import run_in_threadpool
 
 from models.bundle import load_bundle
 from models.device import resolve_device
-from service import problems, routes
+from service import problems
 from service.admission import Admission
 from service.auth import Authentication
 from service.documentation import DESCRIPTION, describe_problems
 from service.engine import Engine
 from service.fleet import Fleet
+from service.http_metrics import HttpMetrics
 from service.keys import load_keys
+from service.metrics import Metrics
 from service.middleware import RequestContext
+from service.open_inference import open_inference
 from service.parameters import check_default_preset
 from service.rate_limits import RateLimiter
+from service.routes import defence
 from service.settings import Settings
+from service.state import Service
+from service.system import system
 
 
 def build_fleet(settings: Settings) -> Fleet:
@@ -37,27 +43,31 @@ def build_fleet(settings: Settings) -> Fleet:
 def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
     """The application; its lifespan loads the bundle, unless `fleet` holds it, and starts and stops the engines."""
 
+    keys, metrics = load_keys(settings), Metrics()
+    rates = {key.id: key.rate_limit for key in keys if key.rate_limit is not None}
+    rate_limiter = RateLimiter(settings.rate_limit, settings.rate_burst, rates)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = await run_in_threadpool(build_fleet, settings) if fleet is None else fleet
+        running.observe(metrics)
+        metrics.watch(running)
         running.start()
         admission = Admission(running, settings.queue_seconds, settings.max_requests)
-        app.state.service = routes.Service(settings, running, admission)
+        app.state.service = Service(settings, running, admission, rate_limiter, metrics)
         try:
             yield
         finally:
             await run_in_threadpool(running.stop)
 
-    keys = load_keys(settings)
-    rates = {key.id: key.rate_limit for key in keys if key.rate_limit is not None}
     app = _framework(settings, lifespan)
-    app.state.rate_limiter = RateLimiter(settings.rate_limit, settings.rate_burst, rates)
     problems.install(app)
     app.add_middleware(Authentication, keys=keys)
+    app.add_middleware(HttpMetrics, metrics=metrics)
     app.add_middleware(RequestContext)  # the last one added is the outermost
-    app.include_router(routes.defence)
-    app.include_router(routes.defence, prefix="/v1")
-    app.include_router(routes.system)
+    for router in (defence, system, open_inference):
+        app.include_router(router)
+    app.include_router(defence, prefix="/v1")
     describe_problems(app)
     return app
 

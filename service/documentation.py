@@ -1,4 +1,4 @@
-"""What /docs says beyond the types: both kinds of body, the PNG answer, and problem documents for every error."""
+"""What /docs says beyond the types: every kind of body and answer, and problem documents for every error."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -6,31 +6,56 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.responses import PlainTextResponse
 
+from service.bodies import FORM_TYPE, JSON_TYPE, RAW_TYPES
+from service.options import ClassifyOptions, PurifyOptions
 from service.problems import MEDIA_TYPE
-from service.schemas import ClassifyOptions, Problem, PurifyOptions
-from service.uploads import FORM_TYPE, IMAGE_FIELD, RAW_TYPES
+from service.schemas import Problem
+from service.uploads import IMAGE_FIELD, IMAGES_FIELD
 
-DESCRIPTION = """Limpid purifies an image with Langevin dynamics of an energy-based model before a classifier sees it.
+DESCRIPTION = """Limpid purifies images with Langevin dynamics of an energy-based model before a classifier sees them.
 
-Send an image as the file field `image` of a form, or as the body itself:
+Send an image as the file field `image` of a form, as the body itself, or as base64 in JSON:
 
     curl -F image=@image.png http://127.0.0.1:8000/classify
     curl --data-binary @image.png -H 'Content-Type: image/png' 'http://127.0.0.1:8000/purify?steps=100' -o purified.png
+    curl --json '{"image": "iVBORw0...", "preset": "fast"}' http://127.0.0.1:8000/classify
+
+**Several images** go into the file fields `images` (or a JSON list), and have one result each: an image that can not be
+used fails alone, with the problem document that it would have got. The field's name decides on the answer's shape.
+
+    curl -F images=@a.png -F images=@b.png http://127.0.0.1:8000/classify
 
 **Images.** PNG, JPEG or WebP, one still 8-bit picture of the bundle's size, told by its content, not by its declared
 type. The EXIF orientation is applied; other metadata and colour profiles are ignored. An alpha channel must be fully
 opaque. Grey and CMYK pictures become RGB; a bundle for grey images refuses colours. `resize=true` accepts another size
 by stretching it, which changes the pixels that are purified and classified. The server never fetches URLs.
 
+**Options** are query parameters, form fields, or keys of the JSON object; each may be given once.
+
+**Progress.** `Accept: text/event-stream` turns the answer into events: `queued`, `progress`, then `result`, which holds
+the JSON answer, or `error`, which holds a problem document. What is refused at once is an ordinary problem.
+
+**Time.** `X-Request-Timeout: 5` gives up after five seconds with 504. Leaving frees the engine at once.
+
 **Distances** are measured between the decoded (and resized) upload and the returned PNG, after rounding to 8 bits.
 
-**Randomness.** Every request draws fresh noise that callers can not choose, so answers vary between calls.
+**Randomness.** Every request draws fresh noise, so answers vary between calls. A `seed` fixes it, for keys with the
+scope `admin` only: a fixed seed turns a stochastic defence into a deterministic one, which is far easier to attack.
 
 **Errors** are `application/problem+json` (RFC 9457) with the `request_id` of the `X-Request-ID` header.
 """
 BINARY = {"type": "string", "format": "binary"}
-COMMON_ERRORS = (400, 408, 413, 415, 422, 500, 503)
+BASE64 = {"type": "string", "format": "byte"}
+# One grey pixel.
+EXAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+EXAMPLE_EVENTS = (
+    'event: queued\ndata: {"cost":1600,"estimated_seconds":2}\n\n'
+    'event: progress\ndata: {"steps_done":400,"steps_total":1600,"fraction":0.25}\n\n'
+    'event: result\ndata: {"predictions":[...],...}\n\n'
+)
+COMMON_ERRORS = (400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -56,26 +81,47 @@ def describe_problems(app: FastAPI) -> None:
 def _relabel(responses: Mapping[str, dict[str, Any]]) -> None:
     for status, response in responses.items():
         if int(status) >= 400:
-            response["content"] = {MEDIA_TYPE: response["content"].pop("application/json")}
+            (content,) = response["content"].values()
+            response["content"] = {MEDIA_TYPE: content}
+
+
+def _fields(options: type[BaseModel], image: dict[str, Any]) -> dict[str, Any]:
+    """An object of either `image` or `images`, and the options."""
+    images = {"type": "array", "items": image, "minItems": 1}
+    fields = {IMAGE_FIELD: image, IMAGES_FIELD: images} | options.model_json_schema()["properties"]
+    either = [{"required": [IMAGE_FIELD]}, {"required": [IMAGES_FIELD]}]
+    return {"type": "object", "oneOf": either, "properties": fields, "additionalProperties": False}
 
 
 def _body(options: type[BaseModel]) -> dict[str, Any]:
-    image = BINARY | {"description": "PNG, JPEG or WebP file."}
-    fields = {IMAGE_FIELD: image} | options.model_json_schema()["properties"]
-    form = {"type": "object", "required": [IMAGE_FIELD], "properties": fields, "additionalProperties": False}
-    content: dict[str, Any] = {FORM_TYPE: {"schema": form}} | {kind: {"schema": BINARY} for kind in RAW_TYPES}
-    return {"requestBody": {"required": True, "content": content}}
+    form = _fields(options, BINARY | {"description": "PNG, JPEG or WebP file."})
+    json = _fields(options, BASE64 | {"description": "PNG, JPEG or WebP file in base64."})
+    one = {"summary": "One image", "value": {IMAGE_FIELD: EXAMPLE_PNG, "resize": True}}
+    two = {"summary": "Two images", "value": {IMAGES_FIELD: [EXAMPLE_PNG, EXAMPLE_PNG], "resize": True}}
+    content: dict[str, Any] = {
+        FORM_TYPE: {"schema": form},
+        JSON_TYPE: {"schema": json, "examples": {"one": one, "several": two}},
+    }
+    return {"requestBody": {"required": True, "content": content | {kind: {"schema": BINARY} for kind in RAW_TYPES}}}
 
 
-CLASSIFY_DOC: dict[str, Any] = {"openapi_extra": _body(ClassifyOptions), "responses": problems(*COMMON_ERRORS)}
-PURIFY_DOC: dict[str, Any] = {
-    "openapi_extra": _body(PurifyOptions),
-    "responses": problems(*COMMON_ERRORS)
-    | {
-        200: {
-            "description": "The purified image. Headers: X-Model-Digest, X-Limpid-Preset, X-Limpid-Steps, X-Limpid-L2, "
-            "X-Limpid-Linf-255, Server-Timing.",
-            "content": {"image/png": {"schema": BINARY}},
-        }
-    },
+def _operation(options: type[BaseModel], description: str, **content: Any) -> dict[str, Any]:
+    events = {"schema": {"type": "string"}, "example": EXAMPLE_EVENTS}
+    answer = {"description": description, "content": {"text/event-stream": events} | content}
+    return {"openapi_extra": _body(options), "responses": problems(*COMMON_ERRORS) | {200: answer}}
+
+
+CLASSIFY_DOC = _operation(
+    ClassifyOptions, "What the defence says. Headers: X-Model-Digest, X-Limpid-Preset, X-Limpid-Steps, Server-Timing."
+)
+PURIFY_DOC = _operation(
+    PurifyOptions,
+    "The purified image. Headers: X-Model-Digest, X-Limpid-Preset, X-Limpid-Steps, Server-Timing; of one image also "
+    "X-Limpid-L2 and X-Limpid-Linf-255.",
+    **{"image/png": {"schema": BINARY}},
+)
+METRICS_DOC: dict[str, Any] = {
+    "response_class": PlainTextResponse,
+    "responses": problems(401, 403)
+    | {200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": "ebm_steps_total 51200.0\n"}}}},
 }

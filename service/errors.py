@@ -9,7 +9,7 @@ ServiceError
     ├── AdmissionError     400 a body that can not be taken in
     │   ├── BodyTimeoutError   408 it did not arrive in time
     │   ├── BodyTooLargeError  413 more bytes than the server takes
-    │   ├── MediaTypeError     415 neither multipart/form-data nor an image
+    │   ├── MediaTypeError     415 neither a form, nor JSON, nor an image
     │   └── OverloadedError    503 the queue is full
     ├── DecodingError      422 an upload that is not one plain 8-bit image of the bundle's size
     │   ├── TooManyPixelsError 413 more pixels than the server decodes
@@ -92,7 +92,7 @@ class BodyTooLargeError(AdmissionError):
 
 
 class MediaTypeError(AdmissionError):
-    """The body is neither multipart/form-data nor an image."""
+    """The body is neither a form, nor JSON, nor an image."""
 
     status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
 

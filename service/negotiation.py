@@ -1,9 +1,11 @@
-"""Which of two media types an Accept header prefers (RFC 9110, section 12.5.1)."""
+"""Which media type an Accept header prefers (RFC 9110, section 12.5.1)."""
+
+from collections.abc import Sequence
 
 
-def prefers(accept: str, candidate: str, default: str) -> bool:
-    """Whether `accept` ranks `candidate` above `default`, by quality and then by how exactly it names them."""
-    return _rank(accept, candidate) > _rank(accept, default)
+def choose(accept: str, offers: Sequence[str]) -> str:
+    """The offer that `accept` ranks highest, by quality and then by how exactly it is named; the first of equals."""
+    return max(offers, key=lambda offer: _rank(accept, offer))
 
 
 def _rank(accept: str, media_type: str) -> tuple[float, int]:

@@ -26,27 +26,29 @@ def install(app: FastAPI) -> None:
 
 
 def problem_response(request: Request, error: Exception) -> Response:
-    """The document for any exception; one that nobody foresaw becomes a 500 that tells nothing about it."""
+    """The answer to any exception; one that nobody foresaw becomes a 500 that tells nothing about it."""
+    problem = problem_document(request, error)
+    return JSONResponse(problem.model_dump(), problem.status, _headers(error), MEDIA_TYPE)
+
+
+def problem_document(request: Request, error: Exception) -> Problem:
+    """What is told of any exception."""
     if isinstance(error, RequestValidationError):
         error = parameter_error(error.errors())
     if isinstance(error, HTTPException):
         phrase = HTTPStatus(error.status_code).phrase
-        detail = _http_detail(request, error, phrase)
-        return _respond(request, "about:blank", error.status_code, phrase, detail, (), error.headers)
+        return _document(request, "about:blank", error.status_code, phrase, _http_detail(request, error, phrase))
     if not isinstance(error, RequestError):
         error = RequestError("The server failed on this request; its log has the cause under this request_id.")
-    headers = dict(error.headers)
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
-    kind = TYPE_PREFIX + error.slug
-    return _respond(request, kind, error.status, error.title, error.detail, error.errors, headers)
+    return _document(request, TYPE_PREFIX + error.slug, error.status, error.title, error.detail, error.errors)
 
 
 def parameter_error(items: Sequence[Mapping[str, Any]], source: str = "") -> ParameterError:
     """One error that names every parameter that pydantic refused."""
     errors = []
     for item in items:
-        location = ".".join(str(part) for part in ((source, *item["loc"]) if source else item["loc"]))
+        # A name that the caller chose may be as long as the body.
+        location = ".".join(str(part)[:64] for part in ((source, *item["loc"]) if source else item["loc"]))
         unknown = item["type"] == "extra_forbidden"
         errors.append((location, "unknown parameter" if unknown else str(item["msg"])))
     return ParameterError("; ".join(f"{location}: {detail}" for location, detail in errors), errors)
@@ -56,8 +58,15 @@ async def _handler(request: Request, error: Exception) -> Response:
     return problem_response(request, error)
 
 
+def _headers(error: Exception) -> dict[str, str]:
+    headers = dict(error.headers or {}) if isinstance(error, RequestError | HTTPException) else {}
+    if isinstance(error, RequestError) and error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return headers
+
+
 def _http_detail(request: Request, error: HTTPException, phrase: str) -> str:
-    if error.status_code == 404:
+    if error.status_code == 404 and error.detail == phrase:
         return f"There is nothing at {request.url.path}; / lists what is here."
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "other methods")
@@ -65,16 +74,10 @@ def _http_detail(request: Request, error: HTTPException, phrase: str) -> str:
     return str(error.detail or phrase)
 
 
-def _respond(
-    request: Request,
-    kind: str,
-    status: int,
-    title: str,
-    detail: str,
-    errors: Sequence[tuple[str, str]],
-    headers: Mapping[str, str] | None,
-) -> Response:
-    problem = Problem(
+def _document(
+    request: Request, kind: str, status: int, title: str, detail: str, errors: Sequence[tuple[str, str]] = ()
+) -> Problem:
+    return Problem(
         type=kind,
         title=title,
         status=status,
@@ -83,4 +86,3 @@ def _respond(
         request_id=request.state.request_id,
         errors=[FieldError(location=location, detail=text) for location, text in errors],
     )
-    return JSONResponse(problem.model_dump(), status, dict(headers or {}), MEDIA_TYPE)

@@ -1,133 +1,52 @@
-"""What requests may ask and what responses hold; the examples appear in /docs."""
+"""What the answers of /classify and /purify hold, and their errors; the examples appear in /docs."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.config import Frozen
-
 DIGEST = "9f2c5c0d7e3b4a1f8d6e2b7a9c4f1e0d3a5b8c7e6f4d2a1b0c9e8d7f6a5b4c3d"
 REQUEST_ID = "4f9c1c0e8a5b4d7e9f3a2b1c0d9e8f7a"
-TIMINGS = {"queue_ms": 0.4, "purify_ms": 812.5, "classify_ms": 9.1, "total_ms": 826.3}
+TIMINGS = {"decode_ms": 0.6, "queue_ms": 0.4, "purify_ms": 812.5, "classify_ms": 9.1, "total_ms": 826.3}
+CERTIFICATE = {
+    "label": "cat",
+    "index": 3,
+    "radius_l2": 0.1183,
+    "sigma": 0.08,
+    "confidence": 0.999,
+    "draws": 128,
+    "abstained": False,
+}
+CLASSIFIED = {
+    "predictions": [
+        {"label": "cat", "index": 3, "probability": 0.941207},
+        {"label": "dog", "index": 5, "probability": 0.031882},
+    ],
+    "agreement": 0.875,
+    "undefended": {"label": "frog", "index": 6, "probability": 0.999812},
+    "suspicion": 0.974,
+    "certificate": CERTIFICATE,
+}
+PURIFIED = {
+    "png_base64": "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAA...",
+    "width": 32,
+    "height": 32,
+    "distance": {"l2": 1.8731, "linf_255": 41.0},
+}
+SHARED = {"preset": "balanced", "steps": 200, "bundle": DIGEST, "timings": TIMINGS, "request_id": REQUEST_ID}
+PROBLEM = {
+    "type": "urn:limpid:problem:unusable-image",
+    "title": "Unusable image",
+    "status": 422,
+    "detail": "the PNG file is corrupt or truncated",
+    "instance": "/classify",
+    "request_id": REQUEST_ID,
+    "errors": [],
+}
+FAILED = {"index": 1, "status": 422, "problem": PROBLEM}
 
 
 def _example(value: dict[str, Any]) -> ConfigDict:
     return ConfigDict(frozen=True, json_schema_extra={"examples": [value]})
-
-
-class PurifyOptions(Frozen):
-    """Parameters of /purify, in the query or as form fields."""
-
-    preset: str | None = Field(
-        None, description="A preset of the bundle; GET / lists them. Default: the bundle's own.", examples=["balanced"]
-    )
-    steps: int | None = Field(None, ge=0, description="Langevin steps, instead of the preset's. 0 changes nothing.")
-    replicates: int | None = Field(
-        None, ge=1, description="Must be 1: /purify returns the image of one chain, as averaging chains blurs them."
-    )
-    resize: bool = Field(
-        False,
-        description="Accept an image of another size by stretching it to the bundle's (bicubic, antialiased). "
-        "This changes the pixels that are purified and classified.",
-    )
-
-
-class ClassifyOptions(PurifyOptions):
-    """Parameters of /classify, in the query or as form fields."""
-
-    replicates: int | None = Field(
-        None, ge=1, description="Independent chains whose logits are averaged, instead of the preset's."
-    )
-    top_k: int = Field(5, ge=1, description="Most predictions to return; fewer when the bundle has fewer classes.")
-
-
-class Prediction(BaseModel):
-    """A class and its probability: the softmax of the logits averaged over replicates, to six decimals."""
-
-    model_config = _example({"label": "cat", "index": 3, "probability": 0.941207})
-
-    label: str
-    index: int
-    probability: float
-
-
-class Timings(BaseModel):
-    """Milliseconds: waiting for the engine, running chains, classifying, and since the request arrived."""
-
-    model_config = _example(TIMINGS)
-
-    queue_ms: float
-    purify_ms: float
-    classify_ms: float
-    total_ms: float
-
-
-class Distance(BaseModel):
-    """How far purification moved the image, between the decoded upload and the returned, rounded pixels."""
-
-    model_config = _example({"l2": 1.8731, "linf_255": 41.0})
-
-    l2: float = Field(description="Euclidean, over pixels in [0, 1].")
-    linf_255: float = Field(description="Largest change of a pixel value, in 1/255 units.")
-
-
-class Classification(BaseModel):
-    """Answer of /classify."""
-
-    model_config = _example(
-        {
-            "predictions": [
-                {"label": "cat", "index": 3, "probability": 0.941207},
-                {"label": "dog", "index": 5, "probability": 0.031882},
-            ],
-            "agreement": 0.875,
-            "undefended": {"label": "frog", "index": 6, "probability": 0.999812},
-            "preset": "balanced",
-            "steps": 200,
-            "replicates": 8,
-            "bundle": DIGEST,
-            "timings": TIMINGS,
-            "request_id": REQUEST_ID,
-        }
-    )
-
-    predictions: list[Prediction] = Field(description="Most probable first.")
-    agreement: float = Field(description="Share of the replicates that vote for the first prediction.")
-    undefended: Prediction = Field(description="What the bare classifier says of the image as uploaded.")
-    preset: str
-    steps: int
-    replicates: int
-    bundle: str = Field(description="SHA-256 that names the weights and presets that answered.")
-    timings: Timings
-    request_id: str
-
-
-class Purification(BaseModel):
-    """Answer of /purify to a caller that prefers JSON."""
-
-    model_config = _example(
-        {
-            "png_base64": "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAA...",
-            "width": 32,
-            "height": 32,
-            "distance": {"l2": 1.8731, "linf_255": 41.0},
-            "preset": "balanced",
-            "steps": 200,
-            "bundle": DIGEST,
-            "timings": TIMINGS,
-            "request_id": REQUEST_ID,
-        }
-    )
-
-    png_base64: str
-    width: int
-    height: int
-    distance: Distance
-    preset: str
-    steps: int
-    bundle: str
-    timings: Timings
-    request_id: str
 
 
 class FieldError(BaseModel):
@@ -161,45 +80,164 @@ class Problem(BaseModel):
     errors: list[FieldError] = []
 
 
-class Health(BaseModel):
-    """A probe's answer when all is well."""
+class Timings(BaseModel):
+    """Milliseconds: decoding, waiting for the engine, running chains, classifying, and since the request arrived.
 
-    status: str = Field(examples=["ready"])
+    Of several images: decoding all of them, and the longest of each other stage.
+    """
+
+    model_config = _example(TIMINGS)
+
+    decode_ms: float
+    queue_ms: float
+    purify_ms: float
+    classify_ms: float
+    total_ms: float
 
 
-class PresetInfo(BaseModel):
-    """What a preset costs."""
+class Shared(BaseModel):
+    """What holds for every image of a request."""
 
+    preset: str
     steps: int
+    bundle: str = Field(description="SHA-256 that names the weights and presets that answered.")
+    timings: Timings
+    request_id: str
+
+
+class FailedItem(BaseModel):
+    """One of several images that got no answer; the others did."""
+
+    model_config = _example(FAILED)
+
+    index: int = Field(description="Place in the request, from 0.")
+    status: int = Field(ge=400, description="The status that this image would have got alone.")
+    problem: Problem
+
+
+class Prediction(BaseModel):
+    """A class and its probability: the softmax of the logits averaged over replicates, to six decimals."""
+
+    model_config = _example({"label": "cat", "index": 3, "probability": 0.941207})
+
+    label: str
+    index: int
+    probability: float | None = Field(description="Null with labels_only.")
+
+
+class CertificateAnswer(BaseModel):
+    """What noisy draws prove about the smoothed defence (Cohen et al. 2019): label and index are null on abstention."""
+
+    model_config = _example(CERTIFICATE)
+
+    label: str | None
+    index: int | None
+    radius_l2: float = Field(description="L2 radius, pixels in [0, 1], inside which the answer provably stays.")
+    sigma: float
+    confidence: float = Field(description="Probability, over the draws, that this statement is true.")
+    draws: int
+    abstained: bool = Field(description="The draws do not favour one class clearly enough.")
+
+
+class ClassifiedImage(BaseModel):
+    """What the defence says of one image."""
+
+    predictions: list[Prediction] = Field(description="Most probable first.")
+    agreement: float | None = Field(
+        description="Share of the replicates that vote for the first prediction; null with labels_only."
+    )
+    undefended: Prediction = Field(description="What the bare classifier says of the image as uploaded.")
+    suspicion: float | None = Field(
+        description="Share of clean images that look less unusual than this one; null with labels_only, for a preset "
+        "that is not calibrated, and when steps or replicates are not the preset's own."
+    )
+    certificate: CertificateAnswer | None = Field(description="Null unless certify=true.")
+
+
+class SharedClassification(Shared):
+    """What holds for every image of a /classify request."""
+
     replicates: int
 
 
-class Limits(BaseModel):
-    """What the server refuses to exceed."""
+class Classification(ClassifiedImage, SharedClassification):
+    """Answer of /classify to one image."""
 
-    max_body_bytes: int
-    max_pixels: int
-    max_steps: int
-    max_replicates: int
+    model_config = _example(CLASSIFIED | SHARED | {"replicates": 8})
 
 
-class ImageInfo(BaseModel):
-    """The image that the bundle purifies."""
+class ClassifiedItem(ClassifiedImage):
+    """One of several images, classified."""
 
+    index: int = Field(description="Place in the request, from 0.")
+    status: Literal[200] = 200
+
+
+class Classifications(SharedClassification):
+    """Answer of /classify to `images`: one result each, in their order."""
+
+    model_config = _example(
+        {"results": [{"index": 0, "status": 200, **CLASSIFIED}, FAILED], "failed": 1, **SHARED, "replicates": 8}
+    )
+
+    results: list[ClassifiedItem | FailedItem]
+    failed: int = Field(description="How many of the results are problems.")
+
+
+class Distance(BaseModel):
+    """How far purification moved the image, between the decoded upload and the returned, rounded pixels."""
+
+    model_config = _example({"l2": 1.8731, "linf_255": 41.0})
+
+    l2: float = Field(description="Euclidean, over pixels in [0, 1].")
+    linf_255: float = Field(description="Largest change of a pixel value, in 1/255 units.")
+
+
+class PurifiedImage(BaseModel):
+    """One image after its chain."""
+
+    png_base64: str
     width: int
     height: int
-    channels: int
+    distance: Distance
 
 
-class Index(BaseModel):
-    """What is served here, and within which limits."""
+class Purification(PurifiedImage, Shared):
+    """Answer of /purify to one image, for a caller that prefers JSON."""
 
-    name: str
-    description: str
-    bundle: str
-    image: ImageInfo
-    class_names: list[str]
-    presets: dict[str, PresetInfo]
-    default_preset: str
-    limits: Limits
-    endpoints: list[str]
+    model_config = _example(PURIFIED | SHARED)
+
+
+class PurifiedItem(PurifiedImage):
+    """One of several images, purified."""
+
+    index: int = Field(description="Place in the request, from 0.")
+    status: Literal[200] = 200
+
+
+class Purifications(Shared):
+    """Answer of /purify to `images`: one result each, in their order."""
+
+    model_config = _example({"results": [{"index": 0, "status": 200, **PURIFIED}, FAILED], "failed": 1, **SHARED})
+
+    results: list[PurifiedItem | FailedItem]
+    failed: int = Field(description="How many of the results are problems.")
+
+
+class Queued(BaseModel):
+    """Event `queued`: the request was admitted."""
+
+    model_config = _example({"cost": 1600, "estimated_seconds": 2})
+
+    cost: int = Field(description="Image-steps of this request.")
+    estimated_seconds: int | None = Field(description="Until the result, at the measured speed; null before that.")
+
+
+class Progress(BaseModel):
+    """Event `progress`: chains have advanced."""
+
+    model_config = _example({"steps_done": 400, "steps_total": 1600, "fraction": 0.25})
+
+    steps_done: int
+    steps_total: int
+    fraction: float

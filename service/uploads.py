@@ -1,90 +1,100 @@
-"""Request bodies: read within a size and a time limit, from multipart/form-data or as the image itself."""
+"""What a body's fields mean: image files and the options beside them, from a form or from JSON.
 
-import asyncio
+The field's name says how many images there are: `image` is one and has one answer, `images` have a list of answers.
+"""
+
+import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
+from pydantic_core import from_json
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.types import Message, Receive
 
-from service.errors import AdmissionError, BodyTimeoutError, BodyTooLargeError, MediaTypeError, ParameterError
+from service.errors import AdmissionError, ParameterError
 
-RAW_TYPES = ("image/png", "image/jpeg", "image/webp")
-FORM_TYPE = "multipart/form-data"
-IMAGE_FIELD = "image"
+IMAGE_FIELD, IMAGES_FIELD = "image", "images"
 MAX_FIELDS = 16
-MAX_FIELD_BYTES = 1024
+
+Source = Literal["form", "body"]
+Options = tuple[tuple[str, object], ...]
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The image file's bytes and the form's other fields, in order."""
+    """Image files' bytes, whether they came as `images`, and the options beside them, in order."""
 
-    content: bytes
-    fields: tuple[tuple[str, str], ...] = ()
+    contents: tuple[bytes, ...]
+    several: bool = False
+    options: Options = ()
+    source: Source = "form"
 
 
-async def read_upload(request: Request, max_bytes: int, timeout: float) -> Upload:
-    """Read the whole body; raises an AdmissionError, or a ParameterError when there is no image in it.
+def check_images(source: Source, single: int, several: int, max_images: int) -> None:
+    """Raise ParameterError unless there is one `image`, or from 1 to `max_images` `images`."""
+    if single and several:
+        raise refused(source, IMAGE_FIELD, f"given together with {IMAGES_FIELD}; send one or the other")
+    if single > 1:
+        raise refused(source, IMAGE_FIELD, f"given twice; {IMAGES_FIELD} takes several and answers with a list")
+    if several > max_images:
+        raise too_many(source, max_images)
+    if not single and not several:
+        raise refused(source, IMAGE_FIELD, f"the {source} has no such file, and no {IMAGES_FIELD}")
 
-    FastAPI's `max_body_size` is not used: it answers text/plain, whatever handlers are installed, when the declared
-    length is too large, and has no time limit.
+
+def split_form(items: Sequence[tuple[str, UploadFile | str]]) -> tuple[dict[str, list[UploadFile]], Options]:
+    """The form's files by field, and its options; raises ParameterError when one is taken for the other."""
+    files: dict[str, list[UploadFile]] = {IMAGE_FIELD: [], IMAGES_FIELD: []}
+    options: list[tuple[str, object]] = []
+    for name, value in items:
+        if isinstance(value, UploadFile) != (name in files):
+            expected = f"unknown file; its field is {IMAGE_FIELD}, or {IMAGES_FIELD} for several"
+            raise refused("form", name[:64], "must be a file" if name in files else expected)
+        if isinstance(value, UploadFile):
+            files[name].append(value)
+        else:
+            options.append((name, value))
+    return files, tuple(options)
+
+
+def parse_json(body: bytes, max_images: int) -> Upload:
+    """{"image": base64} or {"images": [base64, ...]} with options beside it.
+
+    Raises AdmissionError for what is not a JSON object, ParameterError for what is wrong with its images. The parser
+    bounds how deeply values may nest.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != FORM_TYPE and media_type not in RAW_TYPES:
-        raise MediaTypeError(
-            f"expected {FORM_TYPE} with a file field {IMAGE_FIELD!r}, or a body of type {', '.join(RAW_TYPES)}; "
-            f"got {media_type[:64] or 'no Content-Type'!r}"
-        )
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
-    bounded = Request(request.scope, _bounded(request.receive, max_bytes))
     try:
-        async with asyncio.timeout(timeout):
-            upload = await _read_form(bounded) if media_type == FORM_TYPE else Upload(await bounded.body())
-    except TimeoutError as error:
-        raise BodyTimeoutError(f"the body did not arrive within {timeout:g} seconds") from error
-    if not upload.content:
-        raise ParameterError("the image is empty", [(IMAGE_FIELD, "empty")])
-    return upload
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise AdmissionError(f"the body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise AdmissionError(f"expected a JSON object, got {type(fields).__name__}")
+    if len(fields) > MAX_FIELDS:
+        raise AdmissionError(f"the JSON object has {len(fields)} fields, at most {MAX_FIELDS} are accepted")
+    image, images = fields.pop(IMAGE_FIELD, None), fields.pop(IMAGES_FIELD, [])
+    if not isinstance(images, list):
+        raise refused("body", IMAGES_FIELD, f"expected a list of base64 strings, got {type(images).__name__}")
+    check_images("body", int(image is not None), len(images), max_images)
+    if image is not None:
+        return Upload((_decode(IMAGE_FIELD, image),), False, tuple(fields.items()), "body")
+    contents = tuple(_decode(f"{IMAGES_FIELD}.{index}", text) for index, text in enumerate(images))
+    return Upload(contents, True, tuple(fields.items()), "body")
 
 
-def _bounded(receive: Receive, max_bytes: int) -> Receive:
-    """Count what really arrives: chunked bodies declare no length."""
-    received = 0
-
-    async def counted() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > max_bytes:
-            raise _too_large(max_bytes)
-        return message
-
-    return counted
+def too_many(source: Source, max_images: int) -> ParameterError:
+    """More images than the server takes in one request."""
+    return refused(source, IMAGES_FIELD, f"more than this server's {max_images} images")
 
 
-async def _read_form(request: Request) -> Upload:
+def refused(source: Source, name: str, detail: str) -> ParameterError:
+    """An error about one field of the body."""
+    return ParameterError(f"{name}: {detail}", [(f"{source}.{name}", detail)])
+
+
+def _decode(name: str, text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise refused("body", name, f"expected a base64 string, got {type(text).__name__}")
     try:
-        async with request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
-            content: bytes | None = None
-            fields: list[tuple[str, str]] = []
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile) != (name == IMAGE_FIELD):
-                    expected = "must be a file" if name == IMAGE_FIELD else f"unknown file; its field is {IMAGE_FIELD}"
-                    raise ParameterError(f"{name[:64]}: {expected}", [(f"form.{name[:64]}", expected)])
-                if isinstance(value, UploadFile):
-                    content = await value.read()
-                else:
-                    fields.append((name, value))
-    except HTTPException as error:  # Starlette's word for a form that does not parse
-        raise AdmissionError(str(error.detail)) from error
-    if content is None:
-        raise ParameterError(f"{IMAGE_FIELD}: the form has no such file", [(f"form.{IMAGE_FIELD}", "missing")])
-    return Upload(content, tuple(fields))
-
-
-def _too_large(max_bytes: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is larger than {max_bytes} bytes")
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise refused("body", name, "expected plain base64 (RFC 4648, padded, without a data: prefix)") from error

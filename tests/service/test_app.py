@@ -12,15 +12,21 @@ from torch import Tensor
 
 from models.bundle import Bundle
 from models.image_files import encode_png
-from service import routes
+from service import answers
 from service.app import create_app
 from service.engine import Engine
 from service.fleet import Fleet
 from service.settings import Settings
+from service.state import Service
 
 PNG = encode_png(torch.full((1, 4, 4), 200, dtype=torch.uint8))
 RAW = {"Content-Type": "image/png"}
 Local = Callable[..., Any]
+
+
+def service_in(client: httpx.AsyncClient) -> Service:
+    service: Service = client._transport.app.state.service  # type: ignore[attr-defined]
+    return service
 
 
 def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:
@@ -41,7 +47,7 @@ def test_the_n_plus_first_request_is_refused_before_it_is_decoded(local: Local, 
             energy.hook = gate
             admitted = [asyncio.ensure_future(client.post("/classify", content=PNG, headers=RAW)) for _ in range(2)]
             await asyncio.to_thread(gate.reached.wait, 10)
-            while client._transport.app.state.service.admission.admitted < 2:
+            while service_in(client).admission.requests < 2:
                 await asyncio.sleep(0)
             refused = await client.post("/classify", content=b"not an image: 415 if decoded", headers=RAW)
             assert_problem(refused, 503, "overloaded")
@@ -84,7 +90,7 @@ def test_an_unforeseen_exception_is_a_problem_too(local: Local, monkeypatch: pyt
         raise ZeroDivisionError("/secret/path")
 
     async def run() -> None:
-        monkeypatch.setattr(routes, "encode_png", fail)
+        monkeypatch.setattr(answers, "encode_png", fail)
         async with local() as client:
             response = await client.post("/purify", content=PNG, headers=RAW | {"X-Request-ID": "abc"})
             assert assert_problem(response, 500, "internal-error")["request_id"] == "abc"
@@ -138,64 +144,6 @@ def test_a_body_that_does_not_arrive_times_out(local: Local, monkeypatch: pytest
             assert response.headers["connection"] == "close"
 
     asyncio.run(run())
-
-
-@pytest.mark.parametrize("running", [True, False])
-def test_a_client_that_leaves_frees_the_engine(bundle: Bundle, energy: Any, gate: Any, running: bool) -> None:
-    """Behind the whole middleware stack, whether its request runs or waits."""
-
-    async def run() -> None:
-        engine = Engine(bundle, torch.device("cpu"))
-        app = create_app(Settings(max_steps=10**9), Fleet([engine]))
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://local") as client:
-                while not engine.ready:
-                    await asyncio.sleep(0.002)
-                energy.hook = gate
-                first = None if running else asyncio.ensure_future(client.post("/purify", content=PNG, headers=RAW))
-                await asyncio.to_thread(gate.reached.wait, 0 if running else 10)
-                await asyncio.wait_for(_leave_early(app, gate if running else None, engine), 10)
-                gate.opened.set()
-                if first is not None:
-                    assert (await first).status_code == 200
-                response = await asyncio.wait_for(client.post("/purify", content=PNG, headers=RAW), 10)
-                assert response.status_code == 200
-                assert app.state.service.admission.admitted == 0
-
-    asyncio.run(run())
-
-
-async def _leave_early(app: Any, gate: Any, engine: Engine) -> None:
-    """A request for a billion steps whose client disconnects once the engine has it; it must get no answer."""
-    messages = [{"type": "http.request", "body": PNG, "more_body": False}]
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        if messages:
-            return messages.pop()
-        while not (engine._queue.qsize() if gate is None else gate.reached.is_set()):
-            await asyncio.sleep(0.001)
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/purify",
-        "raw_path": b"/purify",
-        "root_path": "",
-        "query_string": b"steps=1000000000",
-        "headers": [(b"content-type", b"image/png")],
-        "scheme": "http",
-        "server": ("local", 80),
-        "client": ("local", 1),
-        "http_version": "1.1",
-    }
-    await app(scope, receive, send)
-    assert sent == []
 
 
 def test_importing_and_building_have_no_effect(bundle: Bundle) -> None:

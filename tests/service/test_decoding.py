@@ -2,9 +2,12 @@
 
 import random
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ Save = Callable[..., bytes]
 RGB = ImageShape(height=6, width=8, channels=3)
 GREY = ImageShape(height=6, width=8, channels=1)
 MAX_PIXELS = 4_000_000
+ROOT = Path(__file__).parents[2]
 
 
 def noise(mode: str = "RGB", size: tuple[int, int] = (8, 6), seed: int = 0) -> Image.Image:
@@ -262,6 +266,65 @@ def test_compressed_text_bombs_are_refused(save: Save) -> None:
         decode(save(noise(), pnginfo=info))
 
 
+BOMBS = [("PNG", (9000, 9000)), ("WEBP", (8000, 8000))]
+MEASURE = """
+import sys, time
+from pathlib import Path
+from models.bundle import ImageShape
+from service.decoding import decode_image
+from service.errors import TooManyPixelsError
+
+def peak():
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+def refuse(content):
+    try:
+        decode_image(content, ImageShape(height=32, width=32, channels=3), 4_000_000, True)
+    except TooManyPixelsError:
+        return
+    sys.exit("it was decoded")
+
+content = Path(sys.argv[1]).read_bytes()
+refuse(content)  # Pillow's plugins are loaded at their first use
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak to what is used now
+before, started = peak(), time.process_time()
+refuse(content)
+print(time.process_time() - started, peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to measure a process's peak")
+@pytest.mark.parametrize(("kind", "size"), BOMBS)
+def test_small_bombs_cost_neither_time_nor_memory(save: Save, tmp_path: Path, kind: str, size: tuple[int, int]) -> None:
+    """In a process of its own, whose peak of resident memory the kernel measures."""
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(save(Image.new("1", size), kind, lossless=True))
+    assert bomb.stat().st_size < 10_000 < size[0] * size[1] // 8
+    command = [sys.executable, "-c", MEASURE, str(bomb)]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    seconds, grown = map(float, output.split())
+    assert seconds < 0.05
+    assert grown < 20_000_000
+
+
+def mutate(content: bytes, other: bytes, generator: random.Random) -> bytes:
+    """Change bytes, cut the end off, repeat a part, or graft another file's part in; the magic bytes stay."""
+    changed, start = bytearray(content), generator.randrange(8, len(content))
+    end = min(len(changed), start + generator.randint(1, 64))
+    match generator.randrange(6):
+        case 0:
+            del changed[start:]
+        case 1:
+            changed[start:start] = changed[start:end]
+        case 2:
+            changed[start:end] = other[start:end]
+        case _:
+            for _ in range(generator.randint(1, 4)):
+                changed[generator.randrange(8, len(changed))] = generator.randrange(256)
+    return bytes(changed)
+
+
 def test_mutated_files_decode_or_fail_as_request_errors(save: Save) -> None:
     generator = random.Random(0)
     rgba = noise()
@@ -274,14 +337,15 @@ def test_mutated_files_decode_or_fail_as_request_errors(save: Save) -> None:
         save(noise().quantize(8)),
         save(noise(), "JPEG", exif=exif),
         save(rgba, "WEBP"),
+        save(noise("L"), "WEBP", lossless=True),
+        save(noise("CMYK"), "JPEG", progressive=True),
+        save(noise("L").convert("1"), optimize=True),
     ]
     statuses: set[int] = set()
-    for _ in range(1500):
-        content = bytearray(generator.choice(corpus))
-        for _ in range(generator.randint(1, 4)):
-            content[generator.randrange(8, len(content))] = generator.randrange(256)
+    for _ in range(4000):
+        content = mutate(generator.choice(corpus), generator.choice(corpus), generator)
         try:
-            decoded = decode(bytes(content), resize=True)
+            decoded = decode(content, resize=True)
         except RequestError as error:
             statuses.add(error.status)
         else:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.negotiation import prefers
+from service.negotiation import choose
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,19 @@ from service.negotiation import prefers
     ],
 )
 def test_json_only_when_it_is_preferred(accept: str, json: bool) -> None:
-    assert prefers(accept, "application/json", "image/png") is json
+    assert choose(accept, ("image/png", "application/json")) == ("application/json" if json else "image/png")
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("*/*", "application/json"),
+        ("text/event-stream", "text/event-stream"),
+        ("text/event-stream, */*;q=0.1", "text/event-stream"),
+        ("text/event-stream;q=0.5, application/json", "application/json"),
+        ("text/html", "application/json"),
+        ("text/event-stream;q=0", "application/json"),
+    ],
+)
+def test_events_only_when_they_are_named(accept: str, chosen: str) -> None:
+    assert choose(accept, ("application/json", "text/event-stream")) == chosen
