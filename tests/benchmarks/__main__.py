@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ def main() -> int:
         # OpenMP reads it when it is loaded, in this process and in the servers that it starts.
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
         os.execv(sys.executable, [sys.executable, "-m", "tests.benchmarks", *sys.argv[1:]])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that servers are stopped
     options.run = _run
     return run_command(options)
 

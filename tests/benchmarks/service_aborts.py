@@ -5,6 +5,7 @@ held, so that the server answers the next client.
 """
 
 import asyncio
+import json
 import sys
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from tests.benchmarks.aims import at_least, at_most
 from tests.benchmarks.load import example_image, exchange, get_request, purify_request
 from tests.benchmarks.processes import ROOT, BenchmarkError, Server, serving
 
-RETRY_SECONDS = 0.2
+RETRY_SECONDS = 1.0
 IDLE_SECONDS = 30.0
 LIMIT_SECONDS = 1800.0
 GIVEN_UP = "given up"
@@ -34,10 +35,11 @@ class Setting(Frozen):
 
     Args:
         aborts: requests to give up, after `warm_up` of them have filled the caches of all allocators.
-        clients: how many are at it at a time; more than the server has slots, so that some are given up in the queue.
+        clients: how many are at it at a time.
         patience: a client leaves at a random time of up to so many seconds.
         growth: MiB by which the server's memory may differ afterwards.
-        flags: more of `python -m service`.
+        flags: more of `python -m service`: fewer slots than clients, and room for all of them in the queue, so that
+            requests are given up there and in the batch.
     """
 
     bundle: str = "models/zoo/cifar10-midrun"
@@ -48,7 +50,7 @@ class Setting(Frozen):
     patience: float = Field(5.0, gt=0)
     growth: float = 32.0
     seed: int = 0
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ("--slots=32", "--queue-seconds=300")
 
 
 def measure_service_aborts(setting: Setting) -> dict[str, Any]:
@@ -116,16 +118,22 @@ async def _leave(server: Server, request: bytes, delay: float) -> str:
 
 
 async def _until_idle(server: Server) -> dict[str, float]:
-    """The gauges when all of them are 0, or after IDLE_SECONDS."""
+    """What the server holds when that is nothing, or after IDLE_SECONDS."""
     deadline = time.monotonic() + IDLE_SECONDS
-    while any((gauges := await _gauges(server)).values()) and time.monotonic() < deadline:
+    while any((held := await _held(server)).values()) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-    return gauges
+    return held
 
 
-async def _gauges(server: Server) -> dict[str, float]:
-    reply = await exchange(server, get_request(server, "/metrics"))
+async def _held(server: Server) -> dict[str, float]:
+    """The engine's gauges, and how full the queue is for those who ask to be let in."""
+    families = text_string_to_metric_families(await _get(server, "/metrics"))
+    held = {family.name: family.samples[0].value for family in families if family.name in GAUGES}
+    return held | {"queue's fraction": float(json.loads(await _get(server, "/info"))["queue"]["fraction"])}
+
+
+async def _get(server: Server, path: str) -> str:
+    reply = await exchange(server, get_request(server, path))
     if reply.status != 200:
-        raise BenchmarkError(f"GET /metrics answered {reply.status}; the benchmark reads {', '.join(GAUGES)} there")
-    families = text_string_to_metric_families(reply.body.decode())
-    return {family.name: family.samples[0].value for family in families if family.name in GAUGES}
+        raise BenchmarkError(f"GET {path} answered {reply.status}, expected 200")
+    return reply.body.decode()
