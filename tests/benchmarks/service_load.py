@@ -53,7 +53,7 @@ class Setting(Frozen):
     timeout: float = Field(60.0, gt=0)
     seed: int = 0
     flags: tuple[str, ...] = ()
-    litserve: str = ".venv/litserve/bin/python"
+    litserve: str = Field(".venv/litserve/bin/python", exclude=True)  # a machine's path: not in the result
 
 
 def measure_service_load(setting: Setting) -> dict[str, Any]:
