@@ -36,7 +36,7 @@ train-digits: .venv/dev.done
 	$(RUN) models export runs/digits_midrun/checkpoint.pt --classifier runs/digits_classifier/checkpoint.pt \
 		--presets models/recipes/digits_presets.toml --out models/zoo/digits-midrun
 
-bench: .venv/dev.done
+bench: .venv/litserve.done
 	$(RUN) tests.benchmarks
 
 clean:
@@ -54,3 +54,13 @@ clean:
 	$(PIP) --editable ".[$(RUNTIME),train,eval,dev]"
 	$(PIP) --no-deps torchattacks==3.5.1
 	touch $@ .venv/serve.done
+
+# What Limpid is compared with has a venv on top of .venv: it brings uvloop and httptools, which uvicorn would choose for
+# Limpid too.
+.venv/litserve.done: .venv/dev.done
+	.venv/bin/python -m venv .venv/litserve
+	.venv/bin/python -c "import site; print(*site.getsitepackages())" > \
+		"$$(.venv/litserve/bin/python -c 'import site; print(*site.getsitepackages())')/limpid.pth"
+	.venv/litserve/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
+		litserve==0.2.19
+	touch $@

@@ -1,15 +1,28 @@
-"""`make bench`: every benchmark, as a table and as JSON under runs/benchmarks. One alone by its name."""
+"""`make bench`: every benchmark, as a table and as JSON under runs/benchmarks. One alone by its name.
+
+python -m tests.benchmarks service-load --threads 2 --set seconds=20
+"""
 
 import argparse
 import json
+import os
+import platform
+import signal
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
-from models.console import console
-from tests.benchmarks.attacks import measure_attacks
+from models.config import Frozen, apply_overrides, validate
+from models.console import console, positive_int, run_command
+from models.files import commit
+from tests.benchmarks import attacks, service_aborts, service_engine, service_load
+from tests.benchmarks.aims import show_aims
 from tests.benchmarks.langevin import measure_langevin
 
 FOLDER = Path("runs/benchmarks")
@@ -44,24 +57,114 @@ def show_attacks(result: dict[str, Any]) -> None:
     )
 
 
-BENCHMARKS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], None]]] = {
-    "langevin": (measure_langevin, show_langevin),
-    "attacks": (measure_attacks, show_attacks),
+def show_service_engine(result: dict[str, Any]) -> None:
+    """Image-steps a second of each way."""
+    table = Table("way", "image-steps/s (median)", "spread", "against bare (median)", "spread")
+    for row in result["rows"]:
+        spread = f"{row['slowest']:.0f} to {row['fastest']:.0f}"
+        ratios = f"{min(row['ratios']):.3f} to {max(row['ratios']):.3f}"
+        table.add_row(row["way"], f"{row['median']:.0f}", spread, f"{row['ratio']:.3f}", ratios)
+    console.print(table)
+    console.print(f"{result['slots']} slots; all of them taken in {result['full_quanta']:.1%} of the quanta")
+
+
+def show_service_load(result: dict[str, Any]) -> None:
+    """What became of the requests behind each server, and how long those of each length took."""
+    rows = result["rows"]
+    table = Table("", *(row["server"] for row in rows))
+    table.add_row("sent", *(str(row["sent"]) for row in rows))
+    for answer in dict.fromkeys(answer for row in rows for answer in row["answers"]):
+        table.add_row(f"  {answer}", *(str(row["answers"].get(answer, 0)) for row in rows))
+    for number, steps in enumerate(length["steps"] for length in rows[0]["lengths"]):
+        lengths = [row["lengths"][number] for row in rows]
+        table.add_row(f"{steps} steps, answered", *(f"{each['answered']} of {each['sent']}" for each in lengths))
+        table.add_row("  p50, p95 (s)", *(f"{_seconds(each['p50'])}, {_seconds(each['p95'])}" for each in lengths))
+    table.add_row("answered image-steps/s", *(f"{row['goodput']:.0f}" for row in rows))
+    table.add_row("until the last answer (s)", *(f"{row['seconds']:.1f}" for row in rows))
+    health = [row["health"] for row in rows]
+    quantiles = [", ".join(_seconds(each[name]) for name in ("p50", "p95", "max")) for each in health]
+    table.add_row("health: p50, p95, max (s)", *quantiles)
+    memory = [[mib for _, mib in row["resident"]] for row in rows]
+    table.add_row("memory: first, most, last (MiB)", *(f"{m[0]:.0f}, {max(m):.0f}, {m[-1]:.0f}" for m in memory))
+    console.print(table)
+    console.print(
+        f"offered {result['arrivals_a_second']:.1f} requests/s; bare sampler {result['capacity']:.0f} image-steps/s"
+    )
+
+
+def show_service_aborts(result: dict[str, Any]) -> None:
+    """How the requests ended, and the server's memory before and after."""
+    table = Table("ending", "requests")
+    for ending, count in result["endings"].items():
+        table.add_row(ending, str(count))
+    console.print(table)
+    console.print("memory: {:.1f} MiB, then {:.1f}".format(*result["resident"]))
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How one is configured, measured and shown."""
+
+    setting: type[Frozen]
+    measure: Callable[[Any], dict[str, Any]]
+    show: Callable[[dict[str, Any]], None]
+
+
+BENCHMARKS = {
+    "langevin": Benchmark(Frozen, lambda _: measure_langevin(), show_langevin),
+    "attacks": Benchmark(attacks.Setting, attacks.measure_attacks, show_attacks),
+    "service-engine": Benchmark(service_engine.Setting, service_engine.measure_service_engine, show_service_engine),
+    "service-load": Benchmark(service_load.Setting, service_load.measure_service_load, show_service_load),
+    "service-aborts": Benchmark(service_aborts.Setting, service_aborts.measure_service_aborts, show_service_aborts),
 }
 
 
-def main() -> None:
-    """Run the benchmarks, print their ratios and write them."""
+def main() -> int:
+    """Run the benchmarks, print what they measured and write it; 2 for what the user can correct."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="default: all")
-    chosen = parser.parse_args().name
+    parser.add_argument("--threads", type=positive_int, help="of PyTorch, in each process; default: its own choice")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the named one's setting"
+    )
+    options = parser.parse_args()
+    if options.set and not options.name:
+        parser.error("--set needs the name of a benchmark")
+    if options.threads and os.environ.get("OMP_NUM_THREADS") != str(options.threads):
+        # OpenMP reads it when it is loaded, in this process and in the servers that it starts.
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
+        os.execv(sys.executable, [sys.executable, "-m", "tests.benchmarks", *sys.argv[1:]])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that servers are stopped
+    options.run = _run
+    return run_command(options)
+
+
+def _run(options: argparse.Namespace) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in [chosen] if chosen else BENCHMARKS:
-        measure, show = BENCHMARKS[name]
-        result = measure()
-        show(result)
+    for name in [options.name] if options.name else BENCHMARKS:
+        benchmark = BENCHMARKS[name]
+        setting = validate(benchmark.setting, apply_overrides({}, options.set), "--set")
+        result = benchmark.measure(setting)
+        benchmark.show(result)
+        show_aims(result.get("aims", []))
+        result = _circumstances() | {"setting": setting.model_dump(mode="json")} | result
         (FOLDER / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
+def _circumstances() -> dict[str, Any]:
+    """What a number depends on beyond its setting."""
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "numpy", "fastapi", "starlette", "uvicorn", "h11")},
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+    }
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
