@@ -38,8 +38,8 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Image-steps admitted and not yet run."""
-        return self._reserved - self._load.submitted + self._load.outstanding
+        """Image-steps admitted and not yet run; a job that was just given up counts until the engine has dropped it."""
+        return max(self._reserved - self._load.submitted, 0) + self._load.outstanding
 
     @property
     def fraction(self) -> float:

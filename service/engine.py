@@ -154,9 +154,12 @@ class Engine:
                 for job in self._intake(worker.idle):
                     worker.take(job)
                 if not worker.idle:
+                    started = time.perf_counter()
                     turn = worker.turn()
-                    self._account(turn, worker)
+                    self._account(turn, worker, time.perf_counter() - started)
                     _deliver(turn)
+                    if turn.steps and self.observer is not None:
+                        self.observer.quantum(turn.active, turn.bucket, turn.steps, turn.seconds)
         except BaseException:  # the thread's outermost frame: nobody above would see it
             log.critical("the engine thread died", exc_info=True)
         finally:
@@ -194,7 +197,8 @@ class Engine:
             self._inbox.clear()
             return jobs
 
-    def _account(self, turn: Turn, worker: Worker) -> None:
+    def _account(self, turn: Turn, worker: Worker, seconds: float) -> None:
+        """Bring the sums up to date before any future is set: who gets an answer finds its work gone."""
         image_steps = turn.active * turn.steps
         with self._changed:
             self.outstanding -= image_steps
@@ -202,13 +206,10 @@ class Engine:
                 self.outstanding -= job.steps_left
                 self.submitted -= job.params.cost
                 self._unfinished.discard(job)
-        self.slots_active, self.queue_depth = turn.active, worker.waiting
-        if turn.steps:
-            # The speed of a full batch: one that is not full does not say what the device could do.
-            if turn.active == self.slots_total:
-                self.rate += RATE_WEIGHT * (image_steps / turn.seconds - self.rate)
-            if self.observer is not None:
-                self.observer.quantum(turn.active, turn.bucket, turn.steps, turn.seconds)
+            self.slots_active, self.queue_depth = worker.active, worker.waiting
+        # A batch that is not full does not say what the device could do.
+        if turn.steps and turn.active == self.slots_total:
+            self.rate += RATE_WEIGHT * (image_steps / seconds - self.rate)
 
     def _close(self) -> None:
         """Refuse new jobs, then fail those that nobody will answer."""

@@ -33,9 +33,9 @@ class Scheduler:
         return (job for jobs in self._jobs.values() for job in jobs)
 
     @property
-    def waiting(self) -> int:
-        """Chains that have steps to run, beyond those that fit the batch."""
-        return max(0, sum(len(job.unfinished) for job in self) - self.slots)
+    def chains(self) -> int:
+        """Chains that have steps to run."""
+        return sum(len(job.unfinished) for job in self)
 
     def add(self, job: Job) -> None:
         """Take in a job that has at least one step to run."""

@@ -54,9 +54,14 @@ class Worker:
         return not self._answers and not any(self._scheduler)
 
     @property
+    def active(self) -> int:
+        """Chains that the next quantum will hold."""
+        return min(self._scheduler.slots, self._scheduler.chains)
+
+    @property
     def waiting(self) -> int:
         """Chains beyond those that fit the batch."""
-        return self._scheduler.waiting
+        return self._scheduler.chains - self.active
 
     def take(self, job: Job) -> None:
         """Open the job's chains; one without steps goes straight to its answer."""

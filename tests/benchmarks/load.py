@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.bundle import ImageShape
+from models.manifest import ImageShape
 from tests.benchmarks.processes import Server
 
 

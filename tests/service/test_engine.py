@@ -241,6 +241,26 @@ def test_deadlines_end_what_waits_and_what_runs(engine: Engine) -> None:
     assert engine.outstanding == engine.submitted == 0
 
 
+def test_an_observer_that_raises_leaves_no_request_behind(engine: Engine) -> None:
+    class Broken:
+        def quantum(self, active: int, bucket: int, steps: int, seconds: float) -> None:
+            raise ValueError
+
+    engine.observer = Broken()
+
+    async def run() -> None:
+        first, second = await settled(engine.submit(LIGHT, params()), engine.submit(LIGHT, params(FOREVER)))
+        assert first.purified.isfinite().all()
+        assert isinstance(second, UnavailableError)
+
+    asyncio.run(run())
+
+
+def test_an_idle_engine_shows_no_active_slots(engine: Engine) -> None:
+    answer(engine, LIGHT, params(replicates=4))
+    assert (engine.slots_active, engine.queue_depth) == (0, 0)
+
+
 def test_the_threads_death_fails_what_waits_and_shows(engine: Engine, energy: Any, gate: Any) -> None:
     async def run() -> None:
         def die(x: Tensor) -> None:

@@ -40,14 +40,14 @@ def test_everything_that_fits_runs() -> None:
     for each in jobs:
         scheduler.add(each)
     assert sorted(map(id, run(scheduler))) == sorted([id(jobs[0])] * 2 + [id(jobs[1])] * 3)
-    assert scheduler.waiting == 0
+    assert scheduler.chains == 5
 
 
 def test_chains_beyond_the_batch_wait() -> None:
     scheduler = Scheduler(4)
     scheduler.add(job(5, 10))
     assert len(scheduler.choose()) == 4
-    assert scheduler.waiting == 6
+    assert scheduler.chains == 10
 
 
 @pytest.mark.parametrize("slots", [3, 4, 7])
