@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from torch import Tensor
 
-from models.bundle import Manifest
+from models.manifest import Manifest
 from service.auth import Caller
 from service.bodies import read_upload
 from service.decoding import decode_image, sniff_format

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile, PngImagePlugin
 
-from models.bundle import ImageShape
 from models.image_files import encode_png
+from models.manifest import ImageShape
 from service.decoding import decode_image, make_strict, sniff_format
 from service.errors import DecodingError, FormatError, RequestError, TooManyPixelsError
 
@@ -270,7 +270,7 @@ BOMBS = [("PNG", (9000, 9000)), ("WEBP", (8000, 8000))]
 MEASURE = """
 import sys, time
 from pathlib import Path
-from models.bundle import ImageShape
+from models.manifest import ImageShape
 from service.decoding import decode_image
 from service.errors import TooManyPixelsError
 
