@@ -26,12 +26,20 @@ class Admission:
     Args:
         queue_seconds: how much work may wait, in seconds at the measured speed.
         max_requests: how many requests may be in progress, their bodies' arrival included.
+        overloaded: what to raise when there is no room.
 
     `leaving` says that the server is about to stop, `closed` that it takes no new requests any more.
     """
 
-    def __init__(self, load: Load, queue_seconds: float, max_requests: int) -> None:
+    def __init__(
+        self,
+        load: Load,
+        queue_seconds: float,
+        max_requests: int,
+        overloaded: type[OverloadedError] = OverloadedError,
+    ) -> None:
         self._load, self.queue_seconds, self.max_requests = load, queue_seconds, max_requests
+        self._overloaded = overloaded
         self.requests = self._reserved = 0
         self.leaving = self.closed = False
         self._emptied = asyncio.Event()
@@ -63,7 +71,7 @@ class Admission:
         if self.closed:
             raise UnavailableError("the server is stopping and takes no new requests", retry_after=1)
         if self.requests >= self.max_requests:
-            raise OverloadedError(f"{self.max_requests} requests are in progress", retry_after=self.retry_after())
+            raise self._overloaded(f"{self.max_requests} requests are in progress", retry_after=self.retry_after())
         self.requests += 1
         try:
             yield
@@ -95,7 +103,7 @@ class Admission:
                 f"{cost} image-steps take about {cost / rate:.1f} s here, more than the {timeout:g} s of this request"
             )
         if waiting and (waiting + cost) / rate > self.queue_seconds:
-            raise OverloadedError(
+            raise self._overloaded(
                 f"{waiting / rate:.1f} s of work are waiting; the queue holds {self.queue_seconds:g} s",
                 retry_after=self.retry_after(cost),
             )

@@ -15,6 +15,7 @@ from service.admission import Admission
 from service.auth import Authentication
 from service.documentation import DESCRIPTION, describe_problems
 from service.engine import Engine
+from service.errors import OverloadedAs429Error, OverloadedError
 from service.fleet import Fleet
 from service.http_metrics import HttpMetrics
 from service.keys import load_keys
@@ -53,7 +54,8 @@ def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
         running.observe(metrics)
         metrics.watch(running)
         running.start()
-        admission = Admission(running, settings.queue_seconds, settings.max_requests)
+        overloaded = OverloadedError if settings.overload_status == 503 else OverloadedAs429Error
+        admission = Admission(running, settings.queue_seconds, settings.max_requests, overloaded)
         app.state.service = Service(settings, running, admission, rate_limiter, metrics)
         try:
             yield

@@ -10,7 +10,7 @@ ServiceError
     │   ├── BodyTimeoutError   408 it did not arrive in time
     │   ├── BodyTooLargeError  413 more bytes than the server takes
     │   ├── MediaTypeError     415 neither a form, nor JSON, nor an image
-    │   └── OverloadedError    503 the queue is full
+    │   └── OverloadedError    503 the queue is full (429 if the operator prefers that)
     ├── DecodingError      422 an upload that is not one plain 8-bit image of the bundle's size
     │   ├── TooManyPixelsError 413 more pixels than the server decodes
     │   └── FormatError        415 not PNG, JPEG or WebP
@@ -101,6 +101,12 @@ class OverloadedError(AdmissionError):
     """The queue is full."""
 
     status, slug, title = 503, "overloaded", "Server overloaded"
+
+
+class OverloadedAs429Error(OverloadedError):
+    """The queue is full, for operators whose clients and proxies retry on 429 alone."""
+
+    status = 429
 
 
 class DecodingError(RequestError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from service.admission import Admission
-from service.errors import DeadlineError, OverloadedError, UnavailableError
+from service.errors import DeadlineError, OverloadedAs429Error, OverloadedError, UnavailableError
 
 
 @dataclass
@@ -69,6 +69,15 @@ def test_places_are_bounded_and_given_back(admission: Admission) -> None:
         with admission.place(), admission.place(), pytest.raises(OverloadedError), admission.place():
             pass
     assert admission.requests == 0
+
+
+def test_the_status_of_an_overload_is_the_operators(load: Load) -> None:
+    admission = Admission(load, 10.0, 1, OverloadedAs429Error)
+    for crowded in (admission.place, lambda: admission.admit(1, 60)):
+        with admission.place(), admission.admit(1000, 60), pytest.raises(OverloadedError) as caught, crowded():
+            pass
+        assert caught.value.status == 429
+        assert caught.value.retry_after == 1
 
 
 def test_nothing_is_let_in_once_closed(admission: Admission) -> None:
