@@ -4,6 +4,7 @@ PyTorch's own way is to split every operation over all cores, which meets at a b
 not need each other, so many steps can pass without one.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,12 @@ class ChainThreads:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
+
+
+@functools.cache
+def core_threads(count: int) -> ChainThreads:
+    """The process's own pool of that many threads, as PyTorch keeps one."""
+    return ChainThreads(count)
 
 
 def shares(length: int, count: int) -> list[slice]:

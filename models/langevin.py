@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.chain_threads import core_threads, shares
 from models.config import Frozen
 from models.gradients import Energy, Gradient, energy_gradient, gradient_of
 from models.precision import Precision
@@ -41,6 +42,8 @@ class LangevinInfo(NamedTuple):
     drift_norm: Tensor
 
 
+Step = Callable[[Tensor], tuple[Tensor, "LangevinInfo"]]
+"""One step of a batch of chains."""
 Callback = Callable[[int, Tensor, LangevinInfo], None]
 """Called after each step with its index (from 0), the new state [B, ...] and the step's info."""
 
@@ -104,16 +107,16 @@ def run_langevin(
         num_steps: int64 [B], each chain's own number of steps instead of the common one; a chain that has run its
             steps leaves the batch.
     """
-    gradient = gradient_of(energy, config.precision)
+    step_on = _stepper(gradient_of(energy, config.precision), config, x, randn_like)
     if num_steps is None:
-        return _run(gradient, x, config, randn_like, callback)
+        return _run(step_on, x, config, callback)
     if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
         raise ValueError(f"num_steps must hold {len(x)} counts of at least 0, got {num_steps.tolist()}")
     state = x.detach().clone()
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
     for step in range(int(num_steps.max())):
         active = (num_steps > step).nonzero().squeeze(1)
-        moved, info = langevin_transition(gradient, state[active], config.step_size, config.drift_rate, randn_like)
+        moved, info = step_on(state[active])
         state = state.index_copy(0, active, moved)
         last_energy = last_energy.index_copy(0, active, info.energy.to(last_energy.dtype))
         drift_sum = drift_sum.index_add(0, active, info.drift_norm)
@@ -122,17 +125,36 @@ def run_langevin(
     return state, LangevinInfo(last_energy, drift_sum / num_steps.clamp(min=1))
 
 
-def _run(
-    gradient: Gradient, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None
-) -> tuple[Tensor, LangevinInfo]:
+def _run(step_on: Step, x: Tensor, config: LangevinConfig, callback: Callback | None) -> tuple[Tensor, LangevinInfo]:
     x = x.detach()
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
     for step in range(config.num_steps):
-        x, info = langevin_transition(gradient, x, config.step_size, config.drift_rate, randn_like)
+        x, info = step_on(x)
         last_energy, drift_sum = info.energy, drift_sum + info.drift_norm
         if callback is not None:
             callback(step, x, info)
     return x, LangevinInfo(last_energy, drift_sum / max(config.num_steps, 1))
+
+
+def _stepper(gradient: Gradient, config: LangevinConfig, x: Tensor, randn_like: Noise) -> Step:
+    """How the chains x [B, ...] are moved: on a CPU with several cores, each core moves a share of them."""
+    plain = partial(langevin_transition, gradient, step_size=config.step_size, drift_rate=config.drift_rate)
+    if x.device.type != "cpu" or len(x) == 1 or torch.get_num_threads() == 1:
+        return lambda state: plain(state, randn_like=randn_like)
+    threads = core_threads(torch.get_num_threads())
+
+    def on_cores(state: Tensor) -> tuple[Tensor, LangevinInfo]:
+        noise, moved = randn_like(state), torch.empty_like(state)
+        info = LangevinInfo(state.new_empty(len(state)), state.new_empty(len(state)))
+
+        def move(share: slice) -> None:
+            moved[share], own = plain(state[share], randn_like=lambda _: noise[share])
+            info.energy[share], info.drift_norm[share] = own
+
+        threads.map(move, shares(len(state), threads.count))
+        return moved, info
+
+    return on_cores
 
 
 def seeded_noise(generator: torch.Generator) -> Noise:

@@ -26,9 +26,7 @@ def process(*flags: str) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client
     environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, "-m", "service", "--bundle", str(DIGITS), "--port", "0", *flags]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, **streams
-    ) as server:
+    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **streams) as server:
         try:
             assert server.stdout is not None
             match = re.search(r"http://[\d.:]+", server.stdout.readline())
