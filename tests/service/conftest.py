@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from models.bundle import Bundle, ClassifierEntry, ImageShape, Manifest, NetworkEntry
+from models.bundle import Bundle
+from models.manifest import ClassifierEntry, ImageShape, Manifest, NetworkEntry
 from models.pixels import Normalisation
 from models.purifier import Preset, PurifiedClassifier
 from service.app import create_app

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile, PngImagePlugin
 
-from models.bundle import ImageShape
 from models.image_files import encode_png
+from models.manifest import ImageShape
 from service.decoding import decode_image, make_strict, sniff_format
 from service.errors import DecodingError, FormatError, RequestError, TooManyPixelsError
 
