@@ -215,9 +215,9 @@ def test_calibrating_digits_from_the_command_line(
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10"])
-def test_the_default_preset_that_ships_is_calibrated(name: str, request: pytest.FixtureRequest) -> None:
+def test_every_preset_that_ships_is_calibrated(name: str, request: pytest.FixtureRequest) -> None:
     manifest = request.getfixturevalue(f"{name}_bundle").manifest
-    assert manifest.default_preset in manifest.calibration
+    assert manifest.calibration.keys() == manifest.presets.keys()
 
 
 def test_no_image_that_a_report_counts_calibrates_the_default_bundle(cifar10_bundle: Bundle) -> None:
