@@ -10,14 +10,24 @@ from service.errors import DeadlineError, OverloadedError, UnavailableError
 
 
 class Load(Protocol):
-    """What the engine says of its work: image-steps submitted, those of them still to run, and steps per second."""
+    """What the engine says of its work: image-steps still to run, and how many it runs per second."""
 
-    @property
-    def submitted(self) -> int: ...
     @property
     def outstanding(self) -> int: ...
     @property
     def rate(self) -> float: ...
+
+
+class Reservation:
+    """Room for image-steps that no engine counts yet."""
+
+    def __init__(self, admission: "Admission", cost: int) -> None:
+        self._admission, self.cost = admission, cost
+
+    def release(self, cost: int) -> None:
+        """Give up part of the room: the engine counts that work from now on, or nobody will do it."""
+        self.cost -= cost
+        self._admission._release(cost)
 
 
 class Admission:
@@ -46,8 +56,8 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Image-steps admitted and not yet run; a job that was just given up counts until the engine has dropped it."""
-        return max(self._reserved - self._load.submitted, 0) + self._load.outstanding
+        """Image-steps to run: those admitted and not yet handed to the engine, and the engine's own."""
+        return self._reserved + self._load.outstanding
 
     @property
     def fraction(self) -> float:
@@ -87,8 +97,10 @@ class Admission:
             await self._emptied.wait()
 
     @contextmanager
-    def admit(self, cost: int, timeout: float) -> Iterator[None]:
+    def admit(self, cost: int, timeout: float) -> Iterator[Reservation]:
         """Hold room for `cost` image-steps; an empty queue takes a request of any cost.
+
+        The wait in the queue is not held against `timeout`: how long it is depends on the lengths of the others.
 
         Raises:
             OverloadedError: the queue would be longer than `queue_seconds`.
@@ -107,8 +119,12 @@ class Admission:
                 f"{waiting / rate:.1f} s of work are waiting; the queue holds {self.queue_seconds:g} s",
                 retry_after=self.retry_after(cost),
             )
+        reservation = Reservation(self, cost)
         self._reserved += cost
         try:
-            yield
+            yield reservation
         finally:
-            self._reserved -= cost
+            reservation.release(reservation.cost)
+
+    def _release(self, cost: int) -> None:
+        self._reserved -= cost

@@ -25,19 +25,22 @@ def answer(job: Job, defence: PurifiedClassifier, device: torch.device) -> Answe
         EngineError: the classifier's output is not.
     """
     assert job.started is not None
-    finals = torch.stack([chain.state for chain in job.chains])
+    assert job.purified is not None
+    finals = torch.stack([chain.begin(device) for chain in job.chains])
     drops = torch.stack([_energy_drop(chain) for chain in job.chains[: job.params.preset.replicates]]).cpu()
     if not (finals.isfinite().all() and drops.isfinite().all()):
         raise ChainDivergedError(
             f"a chain left the finite numbers within {job.params.preset.num_steps} steps; nothing is returned"
         )
-    purified_at = time.perf_counter()
+    classify_seconds = 0.0
     logits = undefended = smoothed = None
     if job.params.classify:
         rows = torch.cat([finals, from_uint8(job.image.to(device)).unsqueeze(0)])
         outputs: list[Tensor] = []
         for batch in rows.split(CHAINS_PER_BATCH):
+            began = time.perf_counter()
             outputs.append(defence.classify(batch.contiguous(memory_format=torch.channels_last)).cpu())
+            classify_seconds += time.perf_counter() - began
             yield len(batch)
         logits, smoothed, undefended = _shares(torch.cat(outputs), job)
     return Result(
@@ -47,8 +50,8 @@ def answer(job: Job, defence: PurifiedClassifier, device: torch.device) -> Answe
         smoothed,
         drops,
         queue_seconds=job.started - job.submitted,
-        purify_seconds=purified_at - job.started,
-        classify_seconds=time.perf_counter() - purified_at,
+        purify_seconds=job.purified - job.started,
+        classify_seconds=classify_seconds,
     )
 
 
@@ -62,5 +65,5 @@ def _shares(outputs: Tensor, job: Job) -> tuple[Tensor, Tensor, Tensor]:
 
 def _energy_drop(chain: Chain) -> Tensor:
     if chain.first_energy is None or chain.last_energy is None:
-        return torch.zeros((), device=chain.state.device)
+        return torch.zeros(())
     return chain.first_energy - chain.last_energy

@@ -7,6 +7,7 @@ that waits for it fails, and `live` turns false.
 """
 
 import logging
+import math
 import secrets
 import threading
 import time
@@ -22,7 +23,7 @@ from models.gradients import freeze
 from models.streams import Stream
 from service.errors import SettingsError, UnavailableError
 from service.jobs import Job, Params, Result, Smoothing, Ticket
-from service.profile import measure
+from service.profile import measure, time_classifier
 from service.slots import Profile, Slots
 from service.worker import Turn, Worker
 
@@ -72,14 +73,14 @@ class Engine:
         if len(precisions) != 1:
             raise SettingsError(f"one engine runs one precision, the bundle's presets have {', '.join(precisions)}")
         (self._precision,) = precisions
-        self._threads = threads or (1 if device.type == "cuda" else torch.get_num_threads())
+        self._pool = ChainThreads(threads or (1 if device.type == "cuda" else torch.get_num_threads()))
         self._slots_wanted, self._quantum_seconds, self._stall_timeout = slots, quantum, stall_timeout
         self._profile: Profile | None = None
         self._inbox: deque[Job] = deque()
         # Guards the inbox and the sums; tells the thread of new work, and orders `submit` against the thread's end.
         self._changed = threading.Condition()
         self._closed = self._stopping = False
-        self.submitted = self.outstanding = 0
+        self.outstanding = self.classification_cost = 0
         self.rate, self.slots_active, self.queue_depth = 0.0, 0, 0
         self._unfinished: set[Job] = set()
         self._heartbeat = time.monotonic()
@@ -141,7 +142,6 @@ class Engine:
                 raise UnavailableError("the engine has stopped")
             self._inbox.append(job)
             self._unfinished.add(job)
-            self.submitted += params.cost
             self.outstanding += params.cost
             self._changed.notify()
         return Ticket(job)
@@ -164,12 +164,13 @@ class Engine:
             log.critical("the engine thread died", exc_info=True)
         finally:
             self._close()
+            self._pool.close()
 
     def _warm_up(self) -> Worker:
         """Measure the steps, and answer one short job, so that the first real one finds everything chosen."""
         shape, manifest = self.bundle.manifest.image, self.bundle.manifest
         size = (shape.channels, shape.height, shape.width)
-        threads = ChainThreads(self._threads)
+        threads = self._pool
         gradient = freeze(self.bundle.defence.energy, self._precision)
         seconds, wanted = self._quantum_seconds, self._slots_wanted
         profile = measure(gradient, size, self.device, threads, seconds, wanted, self._beat)
@@ -182,6 +183,8 @@ class Engine:
             self._beat()
             _deliver(worker.turn())
         job.future.result()
+        seconds = time_classifier(self.bundle.defence, size, self.device)
+        self.classification_cost = math.ceil(seconds * profile.rate)
         self.rate, self._profile = profile.rate, profile
         return worker
 
@@ -204,7 +207,6 @@ class Engine:
             self.outstanding -= image_steps
             for job, _ in turn.settled:
                 self.outstanding -= job.steps_left
-                self.submitted -= job.params.cost
                 self._unfinished.discard(job)
             self.slots_active, self.queue_depth = worker.active, worker.waiting
         # A batch that is not full does not say what the device could do.
@@ -216,7 +218,7 @@ class Engine:
         with self._changed:
             self._closed = True
             failed, self._unfinished = self._unfinished, set()
-            self.outstanding = self.submitted = 0
+            self.outstanding = 0
         for job in failed:
             job.future.set_exception(UnavailableError("the engine stopped before it could answer"))
 

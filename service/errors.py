@@ -46,10 +46,12 @@ class RequestError(ServiceError):
     slug: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal server error"
     headers: ClassVar[Mapping[str, str]] = {}
+    usual_retry_after: ClassVar[int | None] = None
 
     def __init__(self, detail: str, errors: Sequence[tuple[str, str]] = (), retry_after: int | None = None) -> None:
         super().__init__(detail)
-        self.detail, self.errors, self.retry_after = detail, tuple(errors), retry_after
+        self.detail, self.errors = detail, tuple(errors)
+        self.retry_after = self.usual_retry_after if retry_after is None else retry_after
 
 
 class AccessError(RequestError):
@@ -155,3 +157,4 @@ class UnavailableError(EngineError):
     """The engine is starting, stopping or dead."""
 
     status, slug, title = 503, "unavailable", "Service unavailable"
+    usual_retry_after = 1

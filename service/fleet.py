@@ -59,9 +59,9 @@ class Fleet:
         return sum(engine.rate for engine in self._engines)
 
     @property
-    def submitted(self) -> int:
-        """Image-steps of unfinished jobs."""
-        return sum(engine.submitted for engine in self._engines)
+    def classification_cost(self) -> int:
+        """Image-steps that classifying one image counts as: the dearest engine's."""
+        return max(engine.classification_cost for engine in self._engines)
 
     @property
     def outstanding(self) -> int:
@@ -92,5 +92,6 @@ class Fleet:
         self, image: torch.Tensor, params: Params, key: str = "", deadline: float | None = None, seed: int | None = None
     ) -> Ticket:
         """See `Engine.submit`; taken by the engine that will be done with its work first."""
-        free = min(self._engines, key=lambda engine: engine.outstanding / (engine.rate or 1.0))
+        ready = [engine for engine in self._engines if engine.ready] or self._engines
+        free = min(ready, key=lambda engine: engine.outstanding / (engine.rate or 1.0))
         return free.submit(image, params, key, deadline, seed)

@@ -90,20 +90,19 @@ async def take_in(
     upload = await read_upload(request, service.settings)
     options = merge_options(query, request.query_params.multi_items(), upload)
     plan = planner(options, service.engine.bundle.manifest, service.settings, request.state.caller)
+    plan = plan.priced(service.engine.classification_cost)
     seconds = _seconds(timeout, service.settings)
     cost = check_cost(plan, len(upload.contents), service.settings)
     service.rate_limiter.take(request.state.caller, cost)
     started = time.monotonic()
-    room = stack.enter_context(ExitStack())
-    room.enter_context(service.admission.admit(cost, seconds))
+    reservation = stack.enter_context(service.admission.admit(cost, seconds))
     _note(request, upload, plan)
     decoded = await _decode(service, upload, options.resize, started + seconds)
     decode_seconds = time.monotonic() - started
     if failed := sum(isinstance(image, DecodingError) for image in decoded):
         cost -= failed * plan.params.cost
-        room.close()
-        room.enter_context(service.admission.admit(cost, seconds))
     items = tuple(_start(request, plan, image, started + seconds, stack) for image in decoded)
+    reservation.release(reservation.cost)  # what is still to be done is the engine's from here on
     return Work(plan, upload.several, items, started + seconds, cost, decode_seconds)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -24,11 +24,15 @@ class Smoothing:
 
 @dataclass(frozen=True)
 class Params:
-    """How an image is answered; without `classify` the engine only purifies."""
+    """How an image is answered; without `classify` the engine only purifies.
+
+    `classification_cost` is how many image-steps it counts to classify one image: what the device measured.
+    """
 
     preset: Preset
     classify: bool = True
     smoothing: Smoothing | None = None
+    classification_cost: int = 0
 
     @property
     def chains(self) -> int:
@@ -37,8 +41,9 @@ class Params:
 
     @property
     def cost(self) -> int:
-        """Image-steps: chains x steps; a chain without steps counts as one."""
-        return self.chains * max(self.preset.num_steps, 1)
+        """Image-steps: chains x steps (at least one), and classifying their ends and the image itself."""
+        classified = self.chains + 1 if self.classify else 0
+        return self.chains * max(self.preset.num_steps, 1) + classified * self.classification_cost
 
 
 @dataclass(frozen=True)
@@ -65,23 +70,37 @@ class Result:
 
 @dataclass(eq=False)
 class Chain:
-    """One chain: where it stands, and while it is not in a slot, its state."""
+    """One chain: where it stands, and while it is not in a slot, its state.
+
+    Its noise and its state come into being with its first step, so that a chain that waits costs nothing.
+    """
 
     job: "Job"
-    state: Tensor
-    noise: NoiseSource
-    num_steps: int
-    step_size: float
-    drift_rate: float
+    stream: Stream
+    sigma: float = 0.0
     done: int = 0
     slot: int | None = None
+    state: Tensor | None = None
+    noise: NoiseSource | None = None
     first_energy: Tensor | None = None
     last_energy: Tensor | None = None
+
+    def begin(self, device: torch.device) -> Tensor:
+        """The state, which is the image at first, behind noise of standard deviation `sigma` in [0, 1] units."""
+        if self.noise is None:
+            self.noise = NoiseSource(self.stream, device)
+            self.state = from_uint8(self.job.image.to(device))
+            if self.sigma:
+                noise = torch.empty_like(self.state)
+                self.noise.fill(noise)
+                self.state = self.state + 2.0 * self.sigma * noise
+        assert self.state is not None
+        return self.state
 
     @property
     def remaining(self) -> int:
         """Steps still to run."""
-        return self.num_steps - self.done
+        return self.job.params.preset.num_steps - self.done
 
 
 @dataclass(eq=False)
@@ -105,28 +124,17 @@ class Job:
     started: float | None = None
     steps_done: int = 0
     virtual_deadline: float = 0.0
-    chains: list[Chain] = field(default_factory=list)
-    unfinished: list[Chain] = field(default_factory=list)
+    purified: float | None = None
+    chains: list[Chain] = field(init=False)
+    unfinished: deque[Chain] = field(init=False)
 
-    def open_chains(self, device: torch.device) -> None:
-        """Lay out the chains: the replicates from the image itself, then the noisy draws."""
-        start = from_uint8(self.image.to(device))
-        self.chains = list(self._chains(start, device))
-        self.unfinished = [chain for chain in self.chains if chain.remaining > 0]
-
-    def _chains(self, start: Tensor, device: torch.device) -> Iterator[Chain]:
+    def __post_init__(self) -> None:
         preset, smoothing = self.params.preset, self.params.smoothing
-        for number in range(preset.replicates):
-            yield self._chain(start, NoiseSource(self.stream.child("replicate", number), device))
-        for number in range(smoothing.draws if smoothing else 0):
-            source, noise = NoiseSource(self.stream.child("smoothing", number), device), torch.empty_like(start)
-            source.fill(noise)
-            assert smoothing is not None
-            yield self._chain(start + 2.0 * smoothing.sigma * noise, source)
-
-    def _chain(self, start: Tensor, noise: NoiseSource) -> Chain:
-        preset = self.params.preset
-        return Chain(self, start, noise, preset.num_steps, preset.step_size, preset.drift_rate)
+        self.chains = [Chain(self, self.stream.child("replicate", number)) for number in range(preset.replicates)]
+        if smoothing:
+            streams = (self.stream.child("smoothing", number) for number in range(smoothing.draws))
+            self.chains += [Chain(self, stream, smoothing.sigma) for stream in streams]
+        self.unfinished = deque(self.chains if preset.num_steps else ())
 
     def expired(self, now: float) -> bool:
         """Whether the deadline has passed."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -18,6 +18,8 @@ from service.settings import Settings
 from service.uploads import Upload
 
 DRAWS_PER_REPLICATE = 8
+MOST_CHAINS = 4096
+"""Of one request: the ends of its chains are held until the last one has finished."""
 
 OptionsT = TypeVar("OptionsT", bound=PurifyOptions)
 
@@ -32,6 +34,10 @@ class Plan:
     seed: int | None = None
     top_k: int = 1
     labels_only: bool = False
+
+    def priced(self, classification_cost: int) -> "Plan":
+        """With what the engine says that classifying an image costs."""
+        return replace(self, params=replace(self.params, classification_cost=classification_cost))
 
 
 def merge_options(query: OptionsT, query_items: Sequence[tuple[str, str]], upload: Upload) -> OptionsT:
@@ -81,6 +87,10 @@ def plan_classification(options: ClassifyOptions, manifest: Manifest, settings: 
 
 def check_cost(plan: Plan, images: int, settings: Settings) -> int:
     """Image-steps of the whole request; raises ParameterError when they are more than the server takes at once."""
+    chains = images * plan.params.chains
+    if chains > MOST_CHAINS:
+        detail = f"{images} image(s) of {plan.params.chains} chains are {chains}, more than {MOST_CHAINS}"
+        raise ParameterError(f"{detail}; ask for fewer images, replicates or draws", [("chains", detail)])
     cost = images * plan.params.cost
     if cost > settings.max_cost:
         detail = (

@@ -7,10 +7,12 @@ import torch
 
 from models.chain_threads import ChainThreads
 from models.gradients import Gradient
+from models.purifier import PurifiedClassifier
 from service.slots import Profile, Slots
 
 BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 REPEATS = 3
+CLASSIFIED = 5
 GOOD_ENOUGH = 0.95
 """The largest bucket is the smallest batch with this share of the best throughput; in a larger one chains only wait."""
 LONGEST_STEP = 0.5
@@ -49,6 +51,18 @@ def measure(
     kept = {size: each for size, each in seconds.items() if size <= largest}
     quantum = {size: min(MAX_QUANTUM, max(1, round(quantum_seconds / each))) for size, each in kept.items()}
     return Profile(kept, quantum)
+
+
+@torch.no_grad()
+def time_classifier(defence: PurifiedClassifier, shape: tuple[int, int, int], device: torch.device) -> float:
+    """Seconds that classifying one image takes, in a small batch."""
+    blank = torch.zeros(CLASSIFIED, *shape, device=device).contiguous(memory_format=torch.channels_last)
+    times = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        defence.classify(blank).cpu()  # waits for the device
+        times.append((time.perf_counter() - started) / CLASSIFIED)
+    return min(times[1:])
 
 
 def _rates(seconds: Mapping[int, float]) -> dict[int, float]:

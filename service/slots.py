@@ -92,9 +92,10 @@ class Slots:
 
     def _enter(self, chain: Chain, slot: int) -> None:
         self._occupants[slot], chain.slot = chain, slot
-        self._x[slot].copy_(chain.state)
+        self._x[slot].copy_(chain.begin(self.device))
         step_size, drift_rate = self._settings
-        step_size[slot], drift_rate[slot] = chain.step_size, chain.drift_rate
+        preset = chain.job.params.preset
+        step_size[slot], drift_rate[slot] = preset.step_size, preset.drift_rate
 
     def run(self, chains: Sequence[Chain], steps: int) -> None:
         """Advance the seated chains by `steps`: at most the bucket's quantum, and no chain's remainder."""
@@ -115,7 +116,7 @@ class Slots:
 
     def _run_share(self, share: slice, steps: int) -> None:
         for chain in self._occupants[share]:
-            if chain is not None:
+            if chain is not None and chain.noise is not None:
                 chain.noise.fill(self._noise[chain.slot, :steps])
         for number in range(steps):
             self._energies[number, share] = self._step(share, self._noise[share, number])

@@ -45,7 +45,7 @@ class Worker:
         self._slots = new_slots()
         self._profile = self._slots.profile
         self._scheduler = Scheduler(self._profile.buckets[-1])
-        self._answers: deque[tuple[Job, Answer]] = deque()
+        self._answers: dict[str, deque[tuple[Job, Answer]]] = {}
         self._failures = 0
 
     @property
@@ -64,8 +64,7 @@ class Worker:
         return self._scheduler.chains - self.active
 
     def take(self, job: Job) -> None:
-        """Open the job's chains; one without steps goes straight to its answer."""
-        job.open_chains(self._device)
+        """Queue a job's chains; one without steps goes straight to its answer."""
         if job.unfinished:
             self._scheduler.add(job)
         else:
@@ -127,26 +126,37 @@ class Worker:
         self._slots = self._new_slots()
 
     def _begin_answer(self, job: Job) -> None:
-        self._answers.append((job, answer(job, self._bundle.defence, self._device)))
+        job.purified = time.perf_counter()
+        self._answers.setdefault(job.key, deque()).append((job, answer(job, self._bundle.defence, self._device)))
 
     def _give_answers(self, turn: Turn) -> None:
-        """Classify at most about one batch of images, so that the chains do not stand still for long."""
+        """Classify at most about one batch of images, the keys taking turns, so that chains do not stand for long."""
         budget = CHAINS_PER_BATCH
         while self._answers and budget > 0:
-            job, steps = self._answers[0]
-            try:
-                if job.abandoned:
-                    raise _abandoned()
-                budget -= next(steps)
-                continue
-            except StopIteration as done:
-                turn.settled.append((job, done.value))
-            except RequestError as error:
-                turn.settled.append((job, error))
-            except Exception as error:
-                log.exception("a request failed in the engine")
-                turn.settled.append((job, _hidden(error)))
-            self._answers.popleft()
+            key = next(iter(self._answers))
+            waiting = self._answers.pop(key)
+            budget -= self._classify_some(waiting, turn)
+            if waiting:
+                self._answers[key] = waiting  # at the end: the next key is next
+
+    def _classify_some(self, waiting: deque[tuple[Job, Answer]], turn: Turn) -> int:
+        """One batch of a key's first job, or its end; how many images were classified."""
+        job, batches = waiting[0]
+        try:
+            if job.abandoned:
+                raise _abandoned()
+            if job.expired(time.monotonic()):
+                raise _late(job)
+            return next(batches)
+        except StopIteration as done:
+            turn.settled.append((job, done.value))
+        except RequestError as error:
+            turn.settled.append((job, error))
+        except Exception as error:
+            log.exception("a request failed in the engine")
+            turn.settled.append((job, _hidden(error)))
+        waiting.popleft()
+        return 0
 
     def _remove(self, job: Job) -> None:
         for chain in job.unfinished:

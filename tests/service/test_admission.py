@@ -12,7 +12,6 @@ from service.errors import DeadlineError, OverloadedAs429Error, OverloadedError,
 
 @dataclass
 class Load:
-    submitted: int = 0
     outstanding: int = 0
     rate: float = 100.0
 
@@ -41,11 +40,15 @@ def test_work_is_admitted_up_to_the_queues_seconds(admission: Admission) -> None
 
 
 def test_what_the_engine_has_done_makes_room(admission: Admission, load: Load) -> None:
-    with admission.admit(1000, 60):
-        load.submitted, load.outstanding = 1000, 300
-        assert admission.waiting == 300
-        with admission.admit(700, 60):
+    with admission.admit(1000, 60) as reservation:
+        reservation.release(600)
+        load.outstanding = 600
+        assert admission.waiting == 1000
+        load.outstanding = 100
+        assert admission.waiting == 500
+        with admission.admit(500, 60):
             pass
+    assert admission.waiting == 100
 
 
 def test_an_empty_queue_takes_a_request_that_is_longer_than_the_queue(admission: Admission) -> None:

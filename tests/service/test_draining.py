@@ -83,6 +83,20 @@ def test_during_the_delay_new_requests_are_still_served() -> None:
         assert server.wait(20) == -signal.SIGTERM
 
 
+def test_a_second_signal_answers_what_runs_with_503() -> None:
+    with process() as (server, client), ThreadPoolExecutor() as pool:
+        running = pool.submit(classify, client, steps="2000", replicates="128")
+        busy(client)
+        server.send_signal(signal.SIGTERM)
+        until(client, "/health/ready", 503)
+        server.send_signal(signal.SIGTERM)
+        answer = running.result(60)
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["retry-after"] == "1"
+        assert server.wait(20) == -signal.SIGTERM
+
+
 def test_what_does_not_end_in_time_is_answered_with_503() -> None:
     with process("--drain-timeout", "0.2") as (server, client), ThreadPoolExecutor() as pool:
         running = pool.submit(classify, client, steps="2000", replicates="128")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.bundle import Bundle
+from models.bundle import Bundle, load_bundle
 from models.purifier import Preset
 from service.engine import Engine, Params, Smoothing, Ticket
 from service.errors import (
@@ -20,6 +20,7 @@ from service.errors import (
     SettingsError,
     UnavailableError,
 )
+from tests.service.conftest import DIGITS, wait_for
 
 LIGHT = torch.full((1, 4, 4), 255, dtype=torch.uint8)
 DARK = torch.zeros((1, 4, 4), dtype=torch.uint8)
@@ -125,6 +126,50 @@ def test_a_seed_repeats_an_answer_whatever_runs_beside_it(engine: Engine) -> Non
     assert not torch.equal(answer(engine, LIGHT, params(20, 3), seed=8).purified, alone.purified)
 
 
+def test_on_real_convolutions_a_seed_repeats_every_bit_in_a_crowd() -> None:
+    """Two replicates of ours beside two of a neighbour's, then all four of ours: always four chains in the batch."""
+    bundle = load_bundle(DIGITS, torch.device("cpu"))
+    engine = Engine(bundle, torch.device("cpu"), slots=4, threads=2)
+    engine.start()
+    wait_for(lambda: engine.ready)
+    image = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8) * 4
+    preset = bundle.manifest.presets["balanced"].model_copy(update={"num_steps": 40, "replicates": 4})
+
+    async def run() -> None:
+        (alone,) = await settled(engine.submit(image, Params(preset), seed=3))
+        endless = Params(preset.model_copy(update={"num_steps": FOREVER, "replicates": 2}))
+        neighbour = engine.submit(255 - image, endless, key="neighbour")
+        (crowded,) = await settled(engine.submit(image, Params(preset), seed=3))
+        neighbour.future.cancel()
+        assert torch.equal(alone.purified, crowded.purified)
+        assert torch.equal(alone.logits, crowded.logits)
+
+    asyncio.run(run())
+    engine.stop()
+
+
+def test_answers_of_a_key_do_not_wait_behind_anothers(engine: Engine) -> None:
+    """One key asks for ten answers of many batches; another's single image is answered after a batch or two."""
+
+    async def run() -> None:
+        many = params(0, 1, smoothing=Smoothing(640, 0.1))
+        crowd = [engine.submit(LIGHT, many, key="crowd") for _ in range(10)]
+        single = engine.submit(LIGHT, params(1, 1), key="single")
+        await settled(single)
+        assert sum(ticket.future.done() for ticket in crowd) <= 2
+        await settled(*crowd)
+
+    asyncio.run(run())
+
+
+def test_classification_has_a_price(engine: Engine) -> None:
+    assert engine.classification_cost >= 1
+    priced = params(10, 4, smoothing=Smoothing(6, 0.1), classification_cost=3)
+    assert priced.cost == 10 * 10 + 11 * 3
+    assert params(10, 4, classify=False, classification_cost=3).cost == 40
+    assert params(0, 4).cost == 4
+
+
 def test_batches_have_the_shapes_of_the_buckets(engine: Engine, energy: Any) -> None:
     sizes: set[int] = set()
     energy.hook = lambda x: sizes.add(len(x))
@@ -173,7 +218,7 @@ def test_a_batch_that_raises_fails_its_requests_and_no_later_ones(engine: Engine
     assert isinstance(bad.__cause__, ValueError)
     assert answer(engine, LIGHT, params()).purified.isfinite().all()
     assert engine.ready
-    assert engine.outstanding == engine.submitted == 0
+    assert engine.outstanding == 0
 
 
 def test_the_engine_gives_up_when_every_batch_raises(engine: Engine, energy: Any) -> None:
@@ -226,7 +271,7 @@ def test_a_cancelled_running_request_leaves_at_the_next_quantum(engine: Engine, 
         gate.opened.set()
         await settled(engine.submit(LIGHT, params()))
         assert endless.steps_done <= 2 * 32  # one quantum of two chains
-        assert engine.outstanding == engine.submitted == 0
+        assert engine.outstanding == 0
 
     asyncio.run(run())
 
@@ -238,7 +283,7 @@ def test_deadlines_end_what_waits_and_what_runs(engine: Engine) -> None:
     running = answer(engine, LIGHT, params(FOREVER), deadline=time.monotonic() + 0.05)
     assert isinstance(running, DeadlineError)
     assert running.status == 504
-    assert engine.outstanding == engine.submitted == 0
+    assert engine.outstanding == 0
 
 
 def test_an_observer_that_raises_leaves_no_request_behind(engine: Engine) -> None:

@@ -62,10 +62,10 @@ async def quiet(service: Service) -> None:
 
     def left() -> tuple[int, ...]:
         engine, admission = service.engine, service.admission
-        return engine.outstanding, engine.submitted, engine.queue_depth, admission.requests, admission.waiting
+        return engine.outstanding, engine.queue_depth, admission.requests, admission.waiting
 
     async with asyncio.timeout(10):
-        while left() != (0, 0, 0, 0, 0):
+        while left() != (0, 0, 0, 0):
             await asyncio.sleep(0.002)
 
 

@@ -51,6 +51,11 @@ def post(client: httpx.AsyncClient, query: str = "", content: bytes = BRIGHT, **
     return client.post(f"/classify?{query}", content=content, headers=RAW | headers)
 
 
+def purify(client: httpx.AsyncClient, query: str = "", content: bytes = BRIGHT) -> Any:
+    """One chain, and no classification: its cost is its steps."""
+    return client.post(f"/purify?{query}", content=content, headers=RAW)
+
+
 async def refusal(response: Any, status: int, slug: str) -> dict[str, Any]:
     answer = await response
     assert answer.status_code == status, answer.text
@@ -63,15 +68,15 @@ def test_stages_refuse_in_their_order_and_nothing_is_decoded_early(local: Local,
     junk = b"not an image: 415 if decoded"
 
     async def body(client: httpx.AsyncClient) -> None:
-        await refusal(post(client, content=junk), 415, "unsupported-format")
-        await refusal(post(client, "steps=-1", content=junk), 422, "invalid-parameters")
-        problem = await refusal(post(client, "steps=40", content=junk), 422, "invalid-parameters")
+        await refusal(purify(client, content=junk), 415, "unsupported-format")
+        await refusal(purify(client, "steps=-1", content=junk), 422, "invalid-parameters")
+        problem = await refusal(purify(client, "steps=80", content=junk), 422, "invalid-parameters")
         assert "1 image(s) of 80 image-steps are 80, this server takes 70" in problem["detail"]
-        await refusal(post(client, "steps=30", content=junk), 429, "rate-limited")
+        await refusal(purify(client, "steps=60", content=junk), 429, "rate-limited")
         energy.hook = gate
-        first = asyncio.ensure_future(post(client, "steps=1"))
+        first = asyncio.ensure_future(purify(client, "steps=1"))
         await asyncio.to_thread(gate.reached.wait, 10)
-        refused = await post(client, "steps=1", content=junk)
+        refused = await purify(client, "steps=1", content=junk)
         await refusal(_done(refused), 503, "overloaded")
         assert int(refused.headers["retry-after"]) >= 1
         gate.opened.set()
@@ -91,7 +96,7 @@ def test_what_can_not_be_decoded_gives_its_room_back(local: Local, energy: Any, 
         files = [("images", (name, content)) for name, content in (("a", BRIGHT), ("b", b"junk"), ("c", GREY))]
         running = asyncio.ensure_future(client.post("/classify?steps=5&replicates=1", files=files))
         await asyncio.to_thread(gate.reached.wait, 10)
-        assert admission.waiting == 10
+        assert admission.waiting == 2 * (5 + 2 * service_in(client).engine.classification_cost)
         gate.opened.set()
         assert [item["status"] for item in (await running).json()["results"]] == [200, 415, 200]
         assert admission.waiting == 0

@@ -16,9 +16,7 @@ NUMBERS = count()
 
 def job(steps: int, chains: int = 1, key: str = "") -> Job:
     preset = Preset(num_steps=steps, step_size=0.1, temperature=1.0, replicates=chains)
-    made = Job(IMAGE, Params(preset), key, None, Stream(("test", next(NUMBERS))))
-    made.open_chains(torch.device("cpu"))
-    return made
+    return Job(IMAGE, Params(preset), key, None, Stream(("test", next(NUMBERS))))
 
 
 def run(scheduler: Scheduler, steps: int = 1) -> list[Job]:
