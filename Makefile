@@ -57,10 +57,10 @@ clean:
 
 # What Limpid is compared with has a venv on top of .venv: it brings uvloop and httptools, which uvicorn would choose for
 # Limpid too.
-.venv/litserve.done: .venv/dev.done
+.venv/litserve.done: .venv/dev.done Makefile
 	.venv/bin/python -m venv .venv/litserve
 	.venv/bin/python -c "import site; print(*site.getsitepackages())" > \
 		"$$(.venv/litserve/bin/python -c 'import site; print(*site.getsitepackages())')/limpid.pth"
 	.venv/litserve/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
-		litserve==0.2.19
+		litserve==0.2.19 torchebm==0.8.9
 	touch $@

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import signal
+import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,26 +17,52 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
+from rich.box import SIMPLE
+from rich.table import Column, Table
 
 from models.config import Frozen, apply_overrides, validate
 from models.console import console, positive_int, run_command
 from models.files import commit
-from tests.benchmarks import attacks, service_aborts, service_engine, service_load
+from models.precision import DTYPES
+from tests.benchmarks import attacks, langevin, service_aborts, service_engine, service_load
 from tests.benchmarks.aims import show_aims
-from tests.benchmarks.langevin import measure_langevin
+from tests.benchmarks.langevin_ways import OURS
 
 FOLDER = Path("runs/benchmarks")
 
 
 def show_langevin(result: dict[str, Any]) -> None:
-    """Image-steps a second of each way."""
-    table = Table("network", "batch", "way", "image-steps/s (median)", "spread", "against the eager float32 loop")
+    """Speed, share of the machine and correctness of each way; then milliseconds of ours by side and batch."""
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in result["rows"]:
-        spread = f"{row['slowest']:.0f} to {row['fastest']:.0f}"
-        table.add_row(
-            row["network"], str(row["batch"]), row["way"], f"{row['median']:.0f}", spread, f"{row['ratio']:.2f}"
-        )
+        groups.setdefault(f"{row['network']}, {row['side']} pixels, batch {row['batch']}", []).append(row)
+    for title, rows in groups.items():
+        columns = ("steps/s", "spread", "ratio", "peak", "FLOP/B", "cosine", "error")
+        table = Table(Column(no_wrap=True), *columns, title=title, box=SIMPLE, title_justify="left", pad_edge=False)
+        for row in rows:
+            spread = " ".join(f"{row[end] / row['median'] - 1:+.0%}" for end in ("slowest", "fastest"))
+            speed = (f"{row['median']:.4g}", spread, f"{row['ratio']:.2f}", f"{row['peak_share']:.0%}")
+            error = (f"{row['intensity']:.0f}", f"{row['cosine']:.4f}", f"{row['relative_error']:.1e}")
+            table.add_row(row["way"], *speed, *error)
+        console.print(table)
+    _show_cost([row for row in result["rows"] if row["way"] == OURS])
+    for dtype in DTYPES:
+        peaks = [row["peak_flops"] / 1e9 for row in result["rows"] if row["dtype"] == dtype]
+        console.print(f"{dtype} matrix-multiply peak: {statistics.median(peaks):.0f} GFLOP/s")
+    console.print(
+        "steps/s: image-steps a second, median; ratio: to the eager float32 loop; peak: share of the peak of the row's "
+        "own precision; cosine, error: the gradient's against float32 autograd, of the worst image"
+    )
+
+
+def _show_cost(rows: list[dict[str, Any]]) -> None:
+    """Milliseconds of an image-step for each network and side, by batch."""
+    batches = sorted({row["batch"] for row in rows})
+    table = Table(f"{OURS}: ms/image-step", "pixels", "MFLOP", *(f"batch {batch}" for batch in batches))
+    for network, side, flops in dict.fromkeys((row["network"], row["side"], row["flops"]) for row in rows):
+        times = {row["batch"]: row["milliseconds"] for row in rows if (row["network"], row["side"]) == (network, side)}
+        cells = (f"{times[batch]:.3g}" if batch in times else "-" for batch in batches)
+        table.add_row(network, str(side), f"{flops / 1e6:.0f}", *cells)
     console.print(table)
 
 
@@ -115,7 +142,7 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "langevin": Benchmark(Frozen, lambda _: measure_langevin(), show_langevin),
+    "langevin": Benchmark(langevin.Setting, langevin.measure_langevin, show_langevin),
     "attacks": Benchmark(attacks.Setting, attacks.measure_attacks, show_attacks),
     "service-engine": Benchmark(service_engine.Setting, service_engine.measure_service_engine, show_service_engine),
     "service-load": Benchmark(service_load.Setting, service_load.measure_service_load, show_service_load),
