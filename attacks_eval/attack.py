@@ -51,6 +51,11 @@ class Attack(Protocol):
         """The most questions that one search asks, for the predicted cost."""
         ...
 
+    @property
+    def restarts(self) -> int:
+        """How many climbs of equal length one search is made of."""
+        ...
+
     def search(self, image: Tensor, label: int, threat: ThreatModel, stream: Stream) -> Search:
         """Attack one image [C, H, W] in [0, 1]; `stream` is the attack's own randomness."""
         ...

@@ -43,7 +43,7 @@ def assemble(run: Run, found: Findings, about: Mapping[str, Any]) -> Evaluation:
     data, first, class_names, command, seed."""
     attacks = attack_results(run, found.rows, found.clean)
     images = image_results(run, found.rows, found.clean, found.worst, found.rounded)
-    signs = indicators(Evidence(found.probe, found.clean, found.rows, found.checks, found.rounded))
+    signs = indicators(Evidence(found.probe, found.clean, found.rows, found.checks, found.worst, found.rounded))
     names, total, spent = _class_names(about["class_names"], images), len(run.tasks), run.ledger.spent()
     purifier = run.defence.purifier
     return Evaluation(

@@ -12,26 +12,24 @@ from attacks_eval.evaluation import Indicator
 from attacks_eval.judge import Verdict
 from attacks_eval.phases import Row
 from attacks_eval.probe import REPLICATES, GradientProbe
+from attacks_eval.summary import WorstCase
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What indicators look at. `rounded` holds verdicts of the kept images after rounding, by number."""
+    """What indicators look at: the kept images as `worst`, and their verdicts once `rounded`, both by number."""
 
     probe: GradientProbe
     clean: Mapping[int, Verdict]
     rows: Sequence[Row]
     checks: Checks
+    worst: Mapping[int, WorstCase]
     rounded: Mapping[int, Verdict]
 
     def white_box(self) -> list[Row]:
         """Attacks with gradients on the random defence, over all images."""
         rows = [row for row in self.rows if row.knowledge == "white box" and row.on == "all"]
         return [row for row in rows if not row.fixed_randomness]
-
-    def broken(self) -> set[int]:
-        """Images that any attack of the worst case broke."""
-        return set[int]().union(*(row.broken for row in self.rows if not row.fixed_randomness))
 
     def right(self) -> int:
         """Images that are right when clean."""
@@ -60,6 +58,8 @@ def _flat(e: Evidence) -> tuple[bool | None, str]:
 
 
 def _bpda(e: Evidence) -> tuple[bool | None, str]:
+    if e.probe.zero == 1.0:
+        return None, f"there is no gradient ({e.probe.exact}) to compare BPDA's with"
     return e.probe.bpda_cosine < 0.9, f"cosine between the BPDA gradient and {e.probe.exact}: {e.probe.bpda_cosine:.2f}"
 
 
@@ -73,6 +73,8 @@ def _zero(e: Evidence) -> tuple[bool | None, str]:
 
 
 def _noisy(e: Evidence) -> tuple[bool | None, str]:
+    if e.probe.zero == 1.0:
+        return None, f"there is no gradient ({e.probe.exact}), noisy or not"
     return (
         e.probe.eot_cosine < 0.5,
         f"cosine between two gradients of {REPLICATES} replicates each: {e.probe.eot_cosine:.2f}",
@@ -150,13 +152,13 @@ def _noise(e: Evidence) -> tuple[bool | None, str]:
 
 
 def _rounding(e: Evidence) -> tuple[bool | None, str]:
-    broken = e.broken() & e.rounded.keys()
+    # An open break is half chance, and goes away when it is judged again, rounded or not.
+    broken = [number for number, kept in e.worst.items() if kept.verdict.broken and kept.verdict.decided]
     if not broken:
-        return None, "no image was broken"
+        return None, "no image was broken beyond doubt"
     back = sum(e.rounded[number].right for number in broken)
-    return back > 0.1 * len(
-        broken
-    ), f"{back} of {len(broken)} broken images are right again after rounding to 256 levels"
+    text = f"{back} of {len(broken)} images that were broken beyond doubt are right again after rounding to 256 levels"
+    return back > 0.1 * len(broken), text
 
 
 def _softmax(e: Evidence) -> tuple[bool | None, str]:

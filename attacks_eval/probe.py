@@ -94,7 +94,8 @@ def probe_gradients(defence: Defence, images: Tensor, labels: Tensor, stream: St
     )
 
 
-def _cosine(a: Tensor, b: Tensor) -> float:
-    return round(
-        float(functional.cosine_similarity(torch.nan_to_num(a).flatten(1), torch.nan_to_num(b).flatten(1)).mean()), 4
-    )
+def _cosine(gradient: Tensor, reference: Tensor) -> float:
+    """The mean over the images that the reference has a gradient for; 0 when there are none."""
+    a, b = (torch.nan_to_num(each).flatten(1) for each in (gradient, reference))
+    heard = (b != 0).any(1)
+    return round(float(functional.cosine_similarity(a[heard], b[heard]).mean()), 4) if heard.any() else 0.0

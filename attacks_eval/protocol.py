@@ -47,8 +47,8 @@ class Outcome(Frozen):
             was made elsewhere.
         queries: questions asked.
         tries: candidates that were judged.
-        early_loss, late_loss: means of the attack's loss over the first and the last fifth of its questions, on the
-            attack's own noise; None for an image that was made elsewhere.
+        early_loss, late_loss: means of the attack's loss over the first fifth of its first climb and the last fifth of
+            its last, on the attack's own noise; None for an image that was made elsewhere.
         zero_gradients: answers whose gradient was zero or not finite.
     """
 
@@ -118,19 +118,25 @@ class _Slot:
             self.kept, self.verdict = image, verdict
             self.broken_at = query if verdict.broken else None
 
-    def outcome(self) -> Outcome:
+    def outcome(self, restarts: int) -> Outcome:
+        """What the ended search came to; its losses are those of `restarts` climbs."""
         if self.verdict is None:
             raise ValueError(f"image {self.task.number} ended without a verdict")
-        fifth = ceil(len(self.losses) / 5)
+        fifth = ceil(len(self.losses) / restarts / 5)
         return Outcome(
             verdict=self.verdict,
             broken_at=self.broken_at,
             queries=self.queries,
             tries=self.tries,
-            early_loss=round(fmean(self.losses[:fifth]), 5),
-            late_loss=round(fmean(self.losses[-fifth:]), 5),
+            early_loss=_rounded(fmean(self.losses[:fifth])),
+            late_loss=_rounded(fmean(self.losses[-fifth:])),
             zero_gradients=self.zero_gradients,
         )
+
+
+def _rounded(loss: float) -> float:
+    """Six digits: a confident classifier's cross-entropy grows long before it shows in the fifth decimal."""
+    return float(f"{loss:.6g}")
 
 
 def _badness(verdict: Verdict) -> tuple[bool, bool, float]:
@@ -172,7 +178,7 @@ def run_attack(
         _judge(defence, left, judging, last=True)
         for slot in ended:
             advance(attack.queries - slot.queries)
-            record(slot.task, slot.outcome(), slot.kept)
+            record(slot.task, slot.outcome(attack.restarts), slot.kept)
         active = going
 
 

@@ -143,8 +143,9 @@ def check_gradients(purifier: Purifier, x: Tensor, width: float = 1e-3, toleranc
     pulled = pull_back(response)
     if not pulled.any():
         return
-    expected = response.flatten(1).square().sum(1).clamp(min=1e-12)
-    wrong = float((((pulled * u).flatten(1).sum(1) - expected) / expected).abs().max())
+    expected = response.flatten(1).square().sum(1)
+    off = (pulled * u).flatten(1).sum(1) - expected
+    wrong = float((off / expected.clamp(min=1e-12)).abs().max())
     if wrong > tolerance:
         raise GradientError(
             f"the purifier drops gradients: autograd and its response to a change of its input differ by "

@@ -1,6 +1,6 @@
 """Random search: points of the ball drawn without looking at the answers, the floor under every other attack."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -17,6 +17,7 @@ class RandomNoise(Frozen):
 
     kind: Literal["RandomNoise"] = "RandomNoise"
     loss: LossName = "margin"
+    restarts: ClassVar[int] = 1
     grad: None = None
     eot: int = Field(default=1, ge=1)
     queries: int = Field(default=100, ge=1)
@@ -35,6 +36,7 @@ class Corners(Frozen):
 
     kind: Literal["Corners"] = "Corners"
     loss: LossName = "margin"
+    restarts: ClassVar[int] = 1
     grad: None = None
     eot: int = Field(default=1, ge=1)
     queries: int = Field(default=100, ge=1)

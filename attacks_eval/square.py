@@ -6,7 +6,7 @@ real improvements no longer beat that number. So winners, and now and then the b
 
 import math
 from bisect import bisect_right
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Square(Frozen):
 
     kind: Literal["Square"] = "Square"
     loss: LossName = "margin"
+    restarts: ClassVar[int] = 1
     grad: None = None
     eot: int = Field(default=1, ge=1)
     max_queries: int = Field(default=1000, ge=1)
