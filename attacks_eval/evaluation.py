@@ -219,6 +219,9 @@ class Evaluation(Frozen):
         bundle, weights: digests of the bundle as served, and of its weights alone; empty for a defence without one.
         second: weights digest of the bundle that a transfer attack was also made on; empty without one.
         preset: the sampler; None for a purifier that is not a Langevin chain.
+        worst_case: images that are right when clean, under every attack, and once the kept image is rounded.
+        worst_case_rounded: those of which the kept image, rounded and judged afresh, is right: an open break may be
+            undone by chance, so it can be more.
         gradient_note: what was found about the purifier's gradients, in one or two sentences.
         margins: mean-logit margins of the clean images and of the kept adversarial ones.
         confusion: confusion[true][answered] over the worst case of each image.

@@ -16,7 +16,16 @@ from attacks_eval.probe import GradientProbe
 from attacks_eval.purifiers import LangevinPurifier
 from attacks_eval.run import Run
 from attacks_eval.shares import share, statistics_of
-from attacks_eval.summary import WorstCase, attack_results, class_rows, confusion, image_results, robust
+from attacks_eval.summary import (
+    WorstCase,
+    answered,
+    attack_results,
+    broken_by_rounding,
+    class_rows,
+    confusion,
+    image_results,
+    robust,
+)
 from models.files import commit
 
 GALLERY = 8
@@ -80,13 +89,13 @@ def assemble(run: Run, found: Findings, about: Mapping[str, Any]) -> Evaluation:
         image_steps=spent.image_steps,
         backward_steps=spent.backward_steps,
         seconds=round(spent.seconds, 1),
-        notes=_notes(run, found),
+        notes=_notes(run, found, images),
     )
 
 
 def _class_names(names: Sequence[str], images: Sequence[ImageResult]) -> list[str]:
     """The names, continued by numbers where there are more labels than names."""
-    highest = max(max(image.label, image.clean.label, (image.worst or image.clean).label) for image in images)
+    highest = max(max(image.label, image.clean.label, answered(image)) for image in images)
     return [*names, *(str(label) for label in range(len(names), highest + 1))]
 
 
@@ -121,7 +130,7 @@ def _gallery(images: Sequence[ImageResult]) -> list[int]:
     return [*broken[: GALLERY - min(2, len(held))], *held[:2]]
 
 
-def _notes(run: Run, found: Findings) -> list[str]:
+def _notes(run: Run, found: Findings, images: Sequence[ImageResult]) -> list[str]:
     notes = [
         "An image counts as broken when the mean logits over fresh replicates are wrong, decided or not.",
         "Rows on all images can be compared with each other; rows on survivors say what is left after them.",
@@ -129,6 +138,11 @@ def _notes(run: Run, found: Findings) -> list[str]:
         "and an attacker who aims at those rules would leave less.",
         "Several attacks and candidates are judged for each image, so chance favours the attacker a little.",
     ]
+    if rounded := sum(broken_by_rounding(image) for image in images):
+        notes.append(
+            f"{rounded} of the images that no attack broke are wrong once rounded to 256 levels: broken in the worst "
+            "case, and in no row of the attack table."
+        )
     if len(commits := run.ledger.commits()) > 1:
         written = ", ".join(each[:12] for each in commits)
         notes.append(f"Made in sessions of {len(commits)} commits ({written}); one alone may differ a little.")

@@ -105,8 +105,19 @@ def image_results(
 
 
 def robust(image: ImageResult) -> bool:
-    """Right when clean, and right under every attack."""
-    return image.clean.right and not image.all_broken_by
+    """Right when clean, right under every attack, and right once the kept image is rounded: files hold that one."""
+    return image.clean.right and not image.all_broken_by and not broken_by_rounding(image)
+
+
+def broken_by_rounding(image: ImageResult) -> bool:
+    """Whether no attack broke it and its kept image, rounded, does."""
+    return not image.all_broken_by and image.rounded is not None and image.rounded.broken
+
+
+def answered(image: ImageResult) -> int:
+    """The label in the worst case."""
+    kept = image.rounded if broken_by_rounding(image) else image.worst
+    return (kept or image.clean).label
 
 
 def class_rows(images: Sequence[ImageResult], names: Sequence[str]) -> list[ClassRow]:
@@ -115,7 +126,7 @@ def class_rows(images: Sequence[ImageResult], names: Sequence[str]) -> list[Clas
     for label, name in enumerate(names):
         own = [image for image in images if image.label == label]
         if own:
-            answers = Counter(names[_answered(image)] for image in own if not robust(image))
+            answers = Counter(names[answered(image)] for image in own if not robust(image))
             rows.append(
                 ClassRow(
                     name=name,
@@ -131,9 +142,5 @@ def confusion(images: Sequence[ImageResult], classes: int) -> list[list[int]]:
     """confusion[true][answered] in the worst case of each image."""
     table = [[0] * classes for _ in range(classes)]
     for image in images:
-        table[image.label][_answered(image)] += 1
+        table[image.label][answered(image)] += 1
     return table
-
-
-def _answered(image: ImageResult) -> int:
-    return (image.worst or image.clean).label

@@ -70,7 +70,7 @@ def _robustness(measured: dict[str, Any]) -> str:
         "128 fresh replicates are right."
     )
     rows = [["**worst case of all attacks**", f"**{_percent(measured['worst_case'])}**"]]
-    rows += [["the same images rounded to 256 levels", _percent(measured["worst_case_rounded"])]]
+    rows += [["the same images rounded to 256 levels, judged afresh", _percent(measured["worst_case_rounded"])]]
     counted = [a for a in measured["attacks"] if a["on"] == "all" and not a["fixed_randomness"]]
     counted.sort(key=lambda attack: float(attack["mean_logit"]["accuracy"]))
     rows += [[f"{attack['title']} ({attack['knowledge']})", _percent(attack["mean_logit"])] for attack in counted]

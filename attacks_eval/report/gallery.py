@@ -12,6 +12,7 @@ from attacks_eval.errors import ResultError
 from attacks_eval.evaluation import Evaluation, ImageResult
 from attacks_eval.report.document import Gallery, Picture, PictureRow
 from attacks_eval.report.words import TIMES, attack_title, signed
+from attacks_eval.summary import broken_by_rounding
 from models.image_files import encode_png
 
 DIFFERENCE_GAIN = 10
@@ -104,6 +105,8 @@ def _caption(evaluation: Evaluation, result: ImageResult) -> str:
         caption += f", changed by {result.distance:.3g}/255"
     if result.broken_by is not None:
         return f"{caption}; first broken by {attack_title(evaluation, result.broken_by)}"
+    if broken_by_rounding(result):
+        return f"{caption}; survived every attack, and wrong once rounded to 256 levels"
     return f"{caption}; {'survived every attack' if result.clean.right else 'wrong before any attack'}"
 
 

@@ -77,7 +77,7 @@ def header(evaluation: Evaluation) -> Section:
         ("Defence", f"{evaluation.bundle_name}, preset {evaluation.preset_name}"),
         ("Preset", preset(evaluation)),
         ("Verdict", f"the mean logits of up to {plural(judged, 'replicate')} on noise that no attack has seen"),
-        ("Worst case, rounded", f"{counted(evaluation.worst_case_rounded)} once stored with 256 levels"),
+        ("Worst case, rounded", f"{counted(evaluation.worst_case_rounded)}: each worst image, judged afresh"),
         *((f"Without the purifier, {key}", counted(found)) for key, found in evaluation.bare.items()),
         ("Plan", f"{evaluation.plan_name}, seed {evaluation.seed}"),
         ("Bundle", evaluation.bundle),

@@ -126,7 +126,10 @@ def _strongest_attack(evaluation: Evaluation, attacks: Sequence[AttackResult]) -
 
 def caveat(evaluation: Evaluation) -> str:
     """What the number is and is not."""
-    rule = f"{INTERVALS} An image counts as broken when any attack broke it; a better attack can only lower the number."
+    rule = (
+        f"{INTERVALS} An image counts as broken when any attack broke it, or when its worst image is wrong once "
+        "rounded to 256 levels; a better attack can only lower the number."
+    )
     if any(attack.knowledge == "white box" for attack in counting_attacks(evaluation)):
         return rule
     return f"{rule} No attack here knows the defence; one that does may leave far less."

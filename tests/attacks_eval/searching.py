@@ -1,6 +1,6 @@
 """Defences with answers known on paper, and a search driven by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,13 @@ def linear(x: Tensor) -> Tensor:
     """Two classes, logits (0, w x) on [-1, 1] images."""
     score = x.flatten(1) @ WEIGHTS
     return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+def on_levels(margins: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Images of class 1 that a file can hold, with these scores in units of |w|_1, and their labels."""
+    scale = float(WEIGHTS.abs().sum() / WEIGHTS.square().sum())
+    around_grey = [((margin * scale * WEIGHTS + 1) / 2).view(SHAPE) for margin in margins]
+    return (torch.stack(around_grey) * 255).round() / 255, torch.ones(len(margins), dtype=torch.long)
 
 
 def drive(attack: Attack, image: Tensor, label: int, threat: ThreatModel, stream: Stream) -> list[tuple[Tensor, float]]:

@@ -20,7 +20,17 @@ from attacks_eval.evaluation import Evaluation
 from attacks_eval.evaluator import About, Evaluator
 from attacks_eval.gradients import BPDA, FULL
 from attacks_eval.pgd import PGD
-from attacks_eval.plans import CertifyPlan, CurvePlan, Plan, blind, fixed_randomness, pgd, square, transfer_from
+from attacks_eval.plans import (
+    CertifyPlan,
+    CurvePlan,
+    Plan,
+    PlannedAttack,
+    blind,
+    fixed_randomness,
+    pgd,
+    square,
+    transfer_from,
+)
 from attacks_eval.purifiers import AutogradPurifier
 from attacks_eval.threat_model import L2, Linf
 from models.bundle import Bundle
@@ -28,7 +38,7 @@ from models.data import ImageDataset
 from models.langevin import Noise
 from models.pixels import Normalisation, from_uint8, to_unit
 from models.purifier import Preset, PurifiedClassifier
-from tests.attacks_eval.searching import SHAPE, WEIGHTS, linear
+from tests.attacks_eval.searching import SHAPE, WEIGHTS, linear, on_levels
 from tests.conftest import ZOO
 
 IMAGES = 12
@@ -200,6 +210,21 @@ def test_an_attack_added_to_a_finished_evaluation_changes_every_number_that_it_m
     second = more.run(*greyed)
     assert second.worst_case.correct == second.worst_case_rounded.correct == 0
     assert "rounding-saves" not in fired(second)
+
+
+def test_an_image_that_breaks_only_once_rounded_is_broken_in_the_worst_case() -> None:
+    """One step of 0.6 levels, of which a margin of 0.83 levels holds out; a file makes a whole level of it."""
+    attack = PGD(steps=1, attack_step=0.6, random_start=False)
+    planned = PlannedAttack(name="weak", title="weak", knowledge="white box", attack=attack)
+    plan = SMALL.model_copy(update={"attacks": (planned,)})
+    defence = Defence(AutogradPurifier(lambda x, noise: x + 0.0 * noise(x)), linear)
+    evaluation = Evaluator(defence, Linf(8 / 255), plan).run(*on_levels([0.0065, 0.2]))
+    assert evaluation.attacks[0].statistics.mean_logit.correct == 2
+    assert evaluation.worst_case.correct == evaluation.worst_case_rounded.correct == 1
+    assert evaluation.confusion == [[0, 0], [1, 1]]
+    assert sum(row.robust.correct for row in evaluation.classes) == 1
+    assert any(note.startswith("1 of the images that no attack broke") for note in evaluation.notes)
+    assert evaluation.gallery == [0, 1]
 
 
 def test_only_an_identified_defence_can_be_resumed(tmp_path: Path) -> None:

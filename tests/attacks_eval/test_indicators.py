@@ -21,7 +21,7 @@ from attacks_eval.purifiers import AutogradPurifier
 from attacks_eval.threat_model import ThreatModel
 from models.langevin import Noise
 from models.streams import Stream
-from tests.attacks_eval.searching import SHAPE, WEIGHTS, linear, noisy_linear, plain
+from tests.attacks_eval.searching import SHAPE, linear, noisy_linear, on_levels, plain
 
 TESTED = {
     "noisy-gradient",
@@ -43,13 +43,7 @@ def evaluate(
 ) -> Evaluation:
     """Of images with these margins, on whole levels."""
     plan = Plan(name="indicators", images=len(margins), attacks=tuple(attacks), check_images=1)
-    return Evaluator(defence, ThreatModel(budget=budget), plan).run(*images(margins))
-
-
-def images(margins: Sequence[float]) -> tuple[Tensor, Tensor]:
-    scale = float(WEIGHTS.abs().sum() / WEIGHTS.square().sum())
-    around_grey = [((margin * scale * WEIGHTS + 1) / 2).view(SHAPE) for margin in margins]
-    return (torch.stack(around_grey) * 255).round() / 255, torch.ones(len(margins), dtype=torch.long)
+    return Evaluator(defence, ThreatModel(budget=budget), plan).run(*on_levels(margins))
 
 
 def fired(evaluation: Evaluation) -> dict[str, bool | None]:
@@ -76,7 +70,7 @@ def test_a_sound_attack_on_a_sound_random_defence_fires_nothing() -> None:
 def test_noisy_gradient(spread: float, noisy: bool) -> None:
     """The gradient w (1 + spread n) of one draw: two means of 16 have cosine 1 / (1 + spread^2 / 16)."""
     defence = Defence(AutogradPurifier(lambda x, noise: x * (1 + spread * noise(x))), linear, served_replicates=4)
-    probe = probe_gradients(defence, *images(HOLD * 8), Stream(("probe",)))
+    probe = probe_gradients(defence, *on_levels(HOLD * 8), Stream(("probe",)))
     assert probe.eot_cosine == pytest.approx(1 / (1 + spread**2 / 16), abs=0.1)
     assert fired(evaluate(defence, (), HOLD))["noisy-gradient"] is noisy
 

@@ -245,6 +245,18 @@ def test_a_weak_attacker_is_named_as_such() -> None:
     assert "No attack here knows the defence; one that does may leave far less." in lead
 
 
+def test_the_caption_of_an_image_that_breaks_once_rounded(tmp_path: Path) -> None:
+    images = [
+        image.model_copy(update={"rounded": image.clean.model_copy(update={"right": False})})
+        if image.number == 131
+        else image
+        for image in sample().image_results
+    ]
+    write_sample(tmp_path, sample(image_results=images))
+    write_report(tmp_path)
+    assert "survived every attack, and wrong once rounded to 256 levels" in (tmp_path / "report.html").read_text()
+
+
 def test_steps_of_an_attack() -> None:
     attack = next(each for each in sample().attacks if each.name == "square")
     assert steps(attack) == ([0, 412, 1000], [4, 3, 3])
@@ -317,7 +329,9 @@ def test_difference_interval() -> None:
 def _easier() -> Evaluation:
     """The sample with seven more survivors."""
     images = [
-        image.model_copy(update={"all_broken_by": [], "broken_by": None}) if row in range(3, 10) else image
+        image.model_copy(update={"all_broken_by": [], "broken_by": None, "rounded": None})
+        if row in range(3, 10)
+        else image
         for row, image in enumerate(sample().image_results)
     ]
     return sample(image_results=images, worst_case=share(sum(robust(image) for image in images), 40))
