@@ -3,10 +3,11 @@
 from attacks_eval.apgd import APGD
 from attacks_eval.errors import QuestionError
 from attacks_eval.evaluation import Knowledge
-from attacks_eval.foreign import ForeignAttack, parse_foreign, read_pairs
+from attacks_eval.foreign import ForeignAttack, parse_foreign
 from attacks_eval.pgd import PGD
 from attacks_eval.plans import PlannedAttack
 from attacks_eval.random_search import Corners, RandomNoise
+from attacks_eval.specifications import read_pairs
 from attacks_eval.square import Square
 from models.config import validate
 

@@ -13,8 +13,9 @@ from attacks_eval.errors import QuestionError
 from attacks_eval.gradients import BPDA, FULL, SMOOTH, stand_in
 from attacks_eval.judge import JudgeConfig
 from attacks_eval.pgd import PGD
-from attacks_eval.protocol import Task, run_attack
+from attacks_eval.protocol import run_attack
 from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
+from attacks_eval.slots import Task
 from attacks_eval.threat_model import Linf, ThreatModel, check_unit_range
 from models.pixels import LEVELS, from_unit
 from models.purifier import PurifiedClassifier

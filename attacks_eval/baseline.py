@@ -15,8 +15,9 @@ from torch import Tensor
 
 from attacks_eval.defence import Defence
 from attacks_eval.pgd import PGD
-from attacks_eval.protocol import Task, craft
+from attacks_eval.protocol import craft
 from attacks_eval.results import read_result, write_result
+from attacks_eval.slots import Task
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
 from models.console import console, progress_bar

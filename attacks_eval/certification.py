@@ -3,9 +3,10 @@
 from typing import Any
 
 from attacks_eval.certify import CertifyConfig, ImageCertificate, certified_accuracy, certify_image
-from attacks_eval.evaluation import Certification, CertifiedPoint, Share
+from attacks_eval.evaluation import Certification, CertifiedPoint
 from attacks_eval.plans import CertifyPlan
 from attacks_eval.run import Run
+from attacks_eval.shares import Share
 from models.certificate import Certificate
 from models.console import progress_bar
 from models.purifier import CHAINS_PER_BATCH

@@ -16,10 +16,11 @@ from attacks_eval.evaluation import Curve, CurvePoint
 from attacks_eval.gradients import GradMode, stand_in
 from attacks_eval.pgd import PGD
 from attacks_eval.plans import CurvePlan, transfer_from
-from attacks_eval.protocol import Task, craft
+from attacks_eval.protocol import craft
 from attacks_eval.purifiers import LangevinPurifier
 from attacks_eval.run import Run
 from attacks_eval.shares import share
+from attacks_eval.slots import Task
 from attacks_eval.threat_model import ThreatModel
 
 

@@ -9,9 +9,9 @@ from attacks_eval.detection import detection_rows, trace
 from attacks_eval.evaluation import DetectionRow
 from attacks_eval.ledger import Key
 from attacks_eval.phases import Row
-from attacks_eval.protocol import Task
 from attacks_eval.purifiers import LangevinPurifier
 from attacks_eval.run import Run, batches
+from attacks_eval.slots import Task
 from attacks_eval.summary import WorstCase
 
 REPLICATES = 8

@@ -8,42 +8,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from attacks_eval.judge import Verdict
+from attacks_eval.shares import Share, Statistics
 from attacks_eval.threat_model import ThreatModel
 from models.config import Frozen
 from models.purifier import Preset
 
 Knowledge = Literal["white box", "black box", "transfer", "none"]
 """What the attacker knows of the defence, or may ask of it."""
-
-
-class Share(Frozen):
-    """`correct` of `total` images, with its Wilson 95 % interval."""
-
-    correct: int
-    total: int
-    accuracy: float
-    low: float
-    high: float
-
-
-class Statistics(Frozen):
-    """One set of verdicts under several rules; each has its clean twin in the clean row.
-
-    Args:
-        mean_logit: images whose mean logits over all draws are right: the verdict that counts.
-        vote: images whose most voted label is right.
-        ten: images that are right in each of ten single draws.
-        single: expected accuracy of one draw, as a share of the images.
-        served: expected accuracy of one served answer (the preset's replicates averaged), as a share of the images.
-        undecided: images whose interval still held 1/2 after the last stage.
-    """
-
-    mean_logit: Share
-    vote: Share
-    ten: Share
-    single: float
-    served: float
-    undecided: int
 
 
 class AttackResult(Frozen):

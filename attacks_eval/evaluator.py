@@ -18,7 +18,7 @@ from attacks_eval.curves import measure_curves
 from attacks_eval.defence import Defence
 from attacks_eval.detection_phase import measure_detection
 from attacks_eval.errors import QuestionError
-from attacks_eval.evaluation import Evaluation, Share
+from attacks_eval.evaluation import Evaluation
 from attacks_eval.findings import Findings, assemble
 from attacks_eval.foreign import ForeignAttack
 from attacks_eval.judge import Verdict
@@ -26,10 +26,10 @@ from attacks_eval.ledger import Ledger
 from attacks_eval.phases import Row, foreign_name, resolve, run_foreign, run_planned
 from attacks_eval.plans import Plan, PlannedAttack, load_plan, transfer_from
 from attacks_eval.probe import GradientProbe, probe_gradients
-from attacks_eval.protocol import Task
 from attacks_eval.purifiers import LangevinPurifier
 from attacks_eval.run import Run
-from attacks_eval.shares import share
+from attacks_eval.shares import Share, share
+from attacks_eval.slots import Task
 from attacks_eval.summary import WorstCase, counting, worst_cases
 from attacks_eval.threat_model import Linf, ThreatModel, check_unit_range
 from attacks_eval.workers import Workers

@@ -8,14 +8,14 @@ import torch
 
 from attacks_eval.checklist import checklist
 from attacks_eval.checks import Checks
-from attacks_eval.evaluation import AttackResult, Certification, Curve, DetectionRow, Evaluation, ImageResult, Share
+from attacks_eval.evaluation import AttackResult, Certification, Curve, DetectionRow, Evaluation, ImageResult
 from attacks_eval.indicators import Evidence, indicators
 from attacks_eval.judge import Verdict
 from attacks_eval.phases import Row
 from attacks_eval.probe import GradientProbe
 from attacks_eval.purifiers import LangevinPurifier
 from attacks_eval.run import Run
-from attacks_eval.shares import share, statistics_of
+from attacks_eval.shares import Share, share, statistics_of
 from attacks_eval.summary import (
     WorstCase,
     answered,

@@ -13,7 +13,6 @@ import importlib
 import inspect
 import math
 import re
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +25,8 @@ from torch import Tensor
 from attacks_eval.defence import Defence
 from attacks_eval.errors import QuestionError
 from attacks_eval.gradients import BPDA, GradMode
-from attacks_eval.protocol import Task
+from attacks_eval.slots import Task
+from attacks_eval.specifications import read_pairs
 from attacks_eval.threat_model import ThreatModel, check_unit_range
 from models.config import Frozen
 from models.pixels import from_unit
@@ -160,30 +160,6 @@ def parse_foreign(spec: str) -> ForeignAttack:
         grad=GradMode.model_validate(str(grad)),
         replicates=replicates,
     )
-
-
-def read_pairs(spec: str, pairs: Sequence[str]) -> dict[str, Any]:
-    """The arguments `key=value` of a specification; raises QuestionError for anything else."""
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, text = (part.strip() for part in pair.partition("="))
-        if not (key and separator and text) or key in arguments:
-            raise QuestionError(f"{spec!r}: expected key=value, each key once; got {pair!r}")
-        arguments[key] = _read_value(text)
-    return arguments
-
-
-def _read_value(text: str) -> Any:
-    """TOML, a fraction such as 8/255, or else the text itself."""
-    if match := re.fullmatch(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", text):
-        above, below = (float(number) for number in match.groups())
-        if below == 0:
-            raise QuestionError(f"{text!r} divides by zero")
-        return above / below
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _checked(title: str, known: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from attacks_eval.foreign import ForeignAttack
 from attacks_eval.gradients import FULL, GradMode, stand_in
 from attacks_eval.ledger import Key
 from attacks_eval.plans import PlannedAttack
-from attacks_eval.protocol import Outcome, Task, craft
+from attacks_eval.protocol import craft
 from attacks_eval.run import Run
+from attacks_eval.slots import Outcome, Task
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from attacks_eval.defence import Defence
 from attacks_eval.judge import Verdict, judge
 from attacks_eval.ledger import Key, Ledger
 from attacks_eval.plans import Plan
-from attacks_eval.protocol import Outcome, Task
+from attacks_eval.slots import Outcome, Task
 from attacks_eval.threat_model import ThreatModel
 from attacks_eval.workers import Workers
 from models.console import progress_bar

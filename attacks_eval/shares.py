@@ -2,9 +2,39 @@
 
 from collections.abc import Collection
 
-from attacks_eval.evaluation import Share, Statistics
 from attacks_eval.judge import Verdict
+from models.config import Frozen
 from models.evaluation.accuracy import Accuracy
+
+
+class Share(Frozen):
+    """`correct` of `total` images, with its Wilson 95 % interval."""
+
+    correct: int
+    total: int
+    accuracy: float
+    low: float
+    high: float
+
+
+class Statistics(Frozen):
+    """One set of verdicts under several rules; each has its clean twin in the clean row.
+
+    Args:
+        mean_logit: images whose mean logits over all draws are right: the verdict that counts.
+        vote: images whose most voted label is right.
+        ten: images that are right in each of ten single draws.
+        single: expected accuracy of one draw, as a share of the images.
+        served: expected accuracy of one served answer (the preset's replicates averaged), as a share of the images.
+        undecided: images whose interval still held 1/2 after the last stage.
+    """
+
+    mean_logit: Share
+    vote: Share
+    ten: Share
+    single: float
+    served: float
+    undecided: int
 
 
 def share(correct: int, total: int) -> Share:

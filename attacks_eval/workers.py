@@ -21,7 +21,8 @@ from attacks_eval.attack import Attack
 from attacks_eval.defence import Cost, Defence
 from attacks_eval.errors import DefenceError, QuestionError
 from attacks_eval.judge import JudgeConfig
-from attacks_eval.protocol import Advance, Outcome, Record, Task, run_attack
+from attacks_eval.protocol import Advance, Record, run_attack
+from attacks_eval.slots import Outcome, Task
 from attacks_eval.threat_model import ThreatModel
 from models.streams import Stream
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from attacks_eval.evaluation import Evaluation, ImageResult, Share
+from attacks_eval.evaluation import Evaluation, ImageResult
+from attacks_eval.shares import Share
 from attacks_eval.summary import robust
 
 SIGNIFICANT = 0.05

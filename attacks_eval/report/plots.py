@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attacks_eval.evaluation import AttackResult, Certification, Curve, Share
+from attacks_eval.evaluation import AttackResult, Certification, Curve
 from attacks_eval.report.canvas import BLUE, DASHES, GREY, HUES, INK, MARKERS, ORANGE, RED, draw
 from attacks_eval.report.words import MINUS, percent, short
+from attacks_eval.shares import Share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from attacks_eval.evaluation import AttackResult, Evaluation, Statistics
+from attacks_eval.evaluation import AttackResult, Evaluation
 from attacks_eval.report import plots
 from attacks_eval.report.canvas import BLUE, ORANGE, RED
 from attacks_eval.report.document import (
@@ -35,6 +35,7 @@ from attacks_eval.report.words import (
     share,
     short,
 )
+from attacks_eval.shares import Statistics
 from attacks_eval.shares import share as share_of
 
 ATTACK_HEAD = (

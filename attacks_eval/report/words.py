@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
-from attacks_eval.evaluation import AttackResult, Evaluation, Share
+from attacks_eval.evaluation import AttackResult, Evaluation
+from attacks_eval.shares import Share
 
 ATTACKERS = {
     "white box": "An attacker who knows the defence",

@@ -17,10 +17,9 @@ from attacks_eval.evaluation import (
     Evaluation,
     ImageResult,
     Indicator,
-    Statistics,
 )
 from attacks_eval.judge import Verdict
-from attacks_eval.shares import share
+from attacks_eval.shares import Statistics, share
 from attacks_eval.summary import class_rows, confusion, robust
 from attacks_eval.threat_model import ThreatModel
 from models.files import replace_file

@@ -11,8 +11,9 @@ from attacks_eval.defence import Defence
 from attacks_eval.detection import auroc, detection_rows, tpr_at_fpr, trace
 from attacks_eval.errors import QuestionError
 from attacks_eval.pgd import PGD
-from attacks_eval.protocol import Task, craft
+from attacks_eval.protocol import craft
 from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier
+from attacks_eval.slots import Task
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle
 from models.data import ImageDataset

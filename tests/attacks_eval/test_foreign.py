@@ -20,8 +20,9 @@ from attacks_eval.foreign import parse_foreign
 from attacks_eval.gradients import BPDA, GradMode
 from attacks_eval.judge import JudgeConfig, judge
 from attacks_eval.pgd import PGD
-from attacks_eval.protocol import Task, craft, run_attack
+from attacks_eval.protocol import craft, run_attack
 from attacks_eval.purifiers import NoPurifier
+from attacks_eval.slots import Task
 from attacks_eval.square import Square
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle

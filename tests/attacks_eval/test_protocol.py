@@ -9,8 +9,9 @@ from attacks_eval.errors import DefenceError, QuestionError
 from attacks_eval.judge import JudgeConfig
 from attacks_eval.pgd import PGD
 from attacks_eval.plans import Plan, load_plan
-from attacks_eval.protocol import Outcome, Task, craft, places, run_attack
+from attacks_eval.protocol import craft, places, run_attack
 from attacks_eval.random_search import Corners
+from attacks_eval.slots import Outcome, Task
 from attacks_eval.threat_model import Linf
 from attacks_eval.workers import Workers
 from models.bundle import Bundle

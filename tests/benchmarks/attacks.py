@@ -22,7 +22,8 @@ from attacks_eval.defence import Defence
 from attacks_eval.gradients import BPDA
 from attacks_eval.judge import JudgeConfig, judge
 from attacks_eval.pgd import PGD
-from attacks_eval.protocol import Outcome, Task, run_attack
+from attacks_eval.protocol import run_attack
+from attacks_eval.slots import Outcome, Task
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import load_bundle
 from models.config import Frozen
