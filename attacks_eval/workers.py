@@ -4,7 +4,10 @@ Small networks leave most cores of a machine idle between their layers; independ
 from its own named stream, so the number of workers changes no verdict.
 """
 
+import multiprocessing.connection
+import os
 import pickle
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -108,6 +111,15 @@ def _begin(results: "Queue[bytes]") -> None:
     global _results
     _results = results
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """A worker whose parent was killed has nobody to tell, and would search on for hours."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _search(shared: bytes, tasks: bytes) -> None:
