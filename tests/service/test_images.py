@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -12,6 +13,8 @@ from PIL import Image
 
 from models.data import load_dataset
 from models.image_files import encode_png
+from service.errors import AdmissionError
+from service.uploads import parse_json
 
 TEST_SET = load_dataset("digits", "test")
 PNGS = [encode_png(image) for image in TEST_SET.images[:4]]
@@ -143,8 +146,10 @@ def test_wrong_json_names_what_is_wrong(
         (b'{"steps": NaN}', "not JSON"),
         (b'{"image": "\\ud800"}', "not JSON"),
         (b"[]", "expected a JSON object, got list"),
-        (b"[" * 100_000, "not JSON"),
-        (b'{"a":' * 100_000, "not JSON"),
+        (b"[" * 200, "not JSON"),
+        (b"[" * 100_000, "100000 brackets, quotes, colons and commas"),
+        (b'{"a":' * 100_000, "400000 brackets"),
+        (json.dumps({"images": TEXTS[:1] * 90}).encode(), "16 fields and 32 images has no more than 256"),
         (json.dumps({f"key{index}": 0 for index in range(17)}).encode(), "at most 16"),
     ],
 )
@@ -152,6 +157,24 @@ def test_what_is_not_a_json_object(server: httpx.Client, body: bytes, detail: st
     response = server.post("/classify", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
     assert detail in refusal(response, 400)
     assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b'""', b"0"])
+def test_a_body_of_many_values_is_refused_before_it_is_parsed(value: bytes) -> None:
+    body = b'{"image":[' + (value + b",") * (3 * 2**20 // (len(value) + 1)) + value + b"]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(AdmissionError, match="brackets"):
+            parse_json(body, max_images=32)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(body)
+
+
+def test_the_largest_request_in_json_is_not_refused() -> None:
+    fields = {"images": ["AAAA"] * 32} | {f"option{number}": "text" for number in range(15)}
+    assert len(parse_json(json.dumps(fields).encode(), max_images=32).contents) == 32
 
 
 def test_names_that_callers_choose_are_not_echoed_at_length(server: httpx.Client) -> None:
