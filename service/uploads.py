@@ -4,11 +4,11 @@ The field's name says how many images there are: `image` is one and has one answ
 """
 
 import base64
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
-from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 
 from service.errors import AdmissionError, ParameterError
@@ -65,8 +65,8 @@ def parse_json(body: bytes, max_images: int) -> Upload:
     """
     _check_structure(body, max_images)
     try:
-        fields = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
+        fields = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise AdmissionError(f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise AdmissionError(f"expected a JSON object, got {type(fields).__name__}")
@@ -105,6 +105,23 @@ def _check_structure(body: bytes, max_images: int) -> None:
             f"the JSON body has {marks} brackets, quotes, colons and commas; a request of at most {MAX_FIELDS} fields "
             f"and {max_images} images has no more than {most}"
         )
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of text that UTF-8 can hold; a key given twice raises ParameterError: readers disagree on it."""
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        for text in (name, value):
+            if isinstance(text, str):
+                text.encode()  # half of a surrogate pair raises
+        if name in fields:
+            raise refused("body", name[:64], "given twice")
+        fields[name] = value
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _decode(name: str, text: Any) -> bytes:

@@ -143,7 +143,12 @@ def test_wrong_json_names_what_is_wrong(
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (b'{"steps": NaN}', "not JSON"),
+        (b'{"steps": NaN}', "not JSON: NaN"),
+        (b'{"steps": -Infinity}', "not JSON: -Infinity"),
+        ('{"steps": 1}'.encode("utf-16"), "not JSON"),
+        ('\ufeff{"steps": 1}'.encode(), "not JSON"),
+        (b'{"\\udc00": 1}', "not JSON"),
+        (b'{"steps": 1' + b"0" * 5000 + b"}", "not JSON"),
         (b'{"image": "\\ud800"}', "not JSON"),
         (b"[]", "expected a JSON object, got list"),
         (b"[" * 200, "not JSON"),
@@ -157,6 +162,25 @@ def test_what_is_not_a_json_object(server: httpx.Client, body: bytes, detail: st
     response = server.post("/classify", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
     assert detail in refusal(response, 400)
     assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        (b'{"image": "AAAA", "image": "BBBB"}', "body.image"),
+        (b'{"image": "AAAA", "steps": 1, "st\\u0065ps": 2}', "body.steps"),
+        (b'{"image": {"a": 1, "a": 1}}', "body.a"),
+    ],
+)
+def test_a_key_given_twice_is_refused(server: httpx.Client, body: bytes, location: str) -> None:
+    response = server.post("/classify", content=body, headers={"Content-Type": "application/json"})
+    assert "given twice" in refusal(response, 422)
+    assert [error["location"] for error in response.json()["errors"]] == [location]
+
+
+def test_deep_nesting_is_refused_whatever_the_limits() -> None:
+    with pytest.raises(AdmissionError, match="not JSON"):
+        parse_json(b"[" * 100_000, max_images=10**6)
 
 
 @pytest.mark.parametrize("value", [b"[]", b"{}", b'""', b"0"])
