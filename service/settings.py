@@ -62,6 +62,8 @@ class Settings(Frozen):
     slots: int | None = Field(None, ge=1, description="most chains in a batch; unset: chosen at the warm-up")
     quantum: float = Field(0.05, gt=0, description="seconds between the points where chains join and leave the batch")
 
+    max_connections: int = Field(1024, ge=1, description="open connections; one more is closed at once")
+    header_timeout: float = Field(10.0, gt=0, description="seconds within which a request's head must arrive")
     body_timeout: float = Field(20.0, gt=0, description="seconds within which a request body must arrive")
     request_timeout: float = Field(
         120.0, gt=0, description="most seconds that a request may take, and the default of the X-Request-Timeout header"
