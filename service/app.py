@@ -13,6 +13,7 @@ from models.device import resolve_device
 from service import problems
 from service.admission import Admission
 from service.auth import Authentication
+from service.byte_budget import ByteBudget
 from service.documentation import DESCRIPTION, describe_problems
 from service.engine import Engine
 from service.errors import OverloadedAs429Error, OverloadedError
@@ -56,7 +57,8 @@ def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
         running.start()
         overloaded = OverloadedError if settings.overload_status == 503 else OverloadedAs429Error
         admission = Admission(running, settings.queue_seconds, settings.max_requests, overloaded)
-        app.state.service = Service(settings, running, admission, rate_limiter, metrics)
+        byte_budget = ByteBudget(settings.max_inflight_bytes, overloaded)
+        app.state.service = Service(settings, running, admission, byte_budget, rate_limiter, metrics)
         try:
             yield
         finally:

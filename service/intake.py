@@ -87,17 +87,18 @@ async def take_in(
     """
     service = service_of(request)
     stack.enter_context(service.admission.place())
-    upload = await read_upload(request, service.settings)
-    options = merge_options(query, request.query_params.multi_items(), upload)
-    plan = planner(options, service.engine.bundle.manifest, service.settings, request.state.caller)
-    plan = plan.priced(service.engine.classification_cost)
-    seconds = _seconds(timeout, service.settings)
-    cost = check_cost(plan, len(upload.contents), service.settings)
-    service.rate_limiter.take(request.state.caller, cost)
-    started = time.monotonic()
-    reservation = stack.enter_context(service.admission.admit(cost, seconds))
-    _note(request, upload, plan)
-    decoded = await _decode(service, upload, options.resize, started + seconds)
+    with service.byte_budget.hold() as take:
+        upload = await read_upload(request, service.settings, take)
+        options = merge_options(query, request.query_params.multi_items(), upload)
+        plan = planner(options, service.engine.bundle.manifest, service.settings, request.state.caller)
+        plan = plan.priced(service.engine.classification_cost)
+        seconds = _seconds(timeout, service.settings)
+        cost = check_cost(plan, len(upload.contents), service.settings)
+        service.rate_limiter.take(request.state.caller, cost)
+        started = time.monotonic()
+        reservation = stack.enter_context(service.admission.admit(cost, seconds))
+        _note(request, upload, plan)
+        decoded = await _decode(service, upload, options.resize, started + seconds)
     decode_seconds = time.monotonic() - started
     if failed := sum(isinstance(image, DecodingError) for image in decoded):
         cost -= failed * plan.params.cost

@@ -45,6 +45,9 @@ class Settings(Frozen):
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 
     max_body_bytes: ByteSize = Field(ByteSize(10 * 2**20), gt=0, description="largest request body, such as 10MiB")
+    max_inflight_bytes: ByteSize = Field(
+        ByteSize(256 * 2**20), gt=0, description="most bytes of all bodies that arrive or wait to be decoded"
+    )
     # Pillow's own guard against decompression bombs starts to warn at 89 megapixels; stay below it.
     max_pixels: int = Field(4_000_000, gt=0, le=80_000_000, description="largest width x height of an upload")
     max_images: int = Field(32, ge=1, description="most images in one request")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from service.admission import Admission
+from service.byte_budget import ByteBudget
 from service.fleet import Fleet
 from service.metrics import Metrics
 from service.rate_limits import RateLimiter
@@ -18,6 +19,7 @@ class Service:
     settings: Settings
     engine: Fleet
     admission: Admission
+    byte_budget: ByteBudget
     rate_limiter: RateLimiter
     metrics: Metrics
 

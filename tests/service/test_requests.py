@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -221,3 +221,40 @@ def test_a_seed_repeats_an_answer_and_needs_the_scope_admin(local: Local) -> Non
         assert (await client.get("/info", headers=boss)).json()["auth_required"] is True
 
     within(local, body, api_keys=KEYS)
+
+
+def test_bodies_in_flight_are_bounded_together_and_give_their_bytes_back(local: Local) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        budget, arriving = service_in(client).byte_budget, asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield BRIGHT + bytes(600)  # what follows the end of a PNG is ignored
+            await arriving.wait()
+            yield bytes(100)
+
+        first = asyncio.ensure_future(client.post("/classify", content=slowly(), headers=RAW))
+        while not budget.held:
+            await asyncio.sleep(0.001)
+        assert budget.held == len(BRIGHT) + 600
+        refused = await post(client, content=BRIGHT + bytes(400))
+        await refusal(_done(refused), 503, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        assert budget.held == len(BRIGHT) + 600
+        assert (await post(client)).status_code == 200
+        arriving.set()
+        assert (await first).status_code == 200
+        assert budget.held == 0
+        assert (await post(client, content=BRIGHT + bytes(2000))).status_code == 200  # alone, it may be larger
+        await refusal(post(client, content=b"junk"), 415, "unsupported-format")
+        assert budget.held == 0
+
+    within(local, body, max_inflight_bytes=1000)
+
+
+def test_bodies_in_flight_are_refused_as_the_operator_prefers(local: Local) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        with service_in(client).byte_budget.hold() as take:
+            take(1000)
+            await refusal(post(client), 429, "overloaded")
+
+    within(local, body, max_inflight_bytes=1000, overload_status=429)
