@@ -1,5 +1,6 @@
 """The application factory; importing this module has no effect."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -30,6 +31,9 @@ from service.settings import Settings
 from service.state import Service
 from service.system import system
 
+DECODERS = 2
+"""Images that are decoded at a time."""
+
 
 def build_fleet(settings: Settings) -> Fleet:
     """Load the bundle onto each device; raises LimpidError or SettingsError that names what is wrong."""
@@ -58,7 +62,8 @@ def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
         overloaded = OverloadedError if settings.overload_status == 503 else OverloadedAs429Error
         admission = Admission(running, settings.queue_seconds, settings.max_requests, overloaded)
         byte_budget = ByteBudget(settings.max_inflight_bytes, overloaded)
-        app.state.service = Service(settings, running, admission, byte_budget, rate_limiter, metrics)
+        decoders = asyncio.Semaphore(DECODERS)
+        app.state.service = Service(settings, running, admission, byte_budget, rate_limiter, metrics, decoders)
         try:
             yield
         finally:

@@ -27,7 +27,6 @@ from torch import Tensor
 from models.manifest import ImageShape
 from service.errors import DecodingError, FormatError, TooManyPixelsError
 
-FORMATS = ("PNG", "JPEG", "WEBP")
 # What Pillow's parsers raise on malformed files of these formats; fuzzed in the tests. The warnings, see `make_strict`.
 PARSER_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError),
@@ -46,6 +45,24 @@ def make_strict() -> None:
 
 def decode_image(content: bytes, shape: ImageShape, max_pixels: int, resize: bool) -> Tensor:
     """The upload as uint8 [C, H, W] of the bundle's shape; raises a DecodingError that names the first failed check."""
+    try:
+        return _decode(content, shape, max_pixels, resize)
+    except MemoryError as error:
+        raise TooManyPixelsError("the image needs more memory to decode than there is") from error
+
+
+def sniff_format(content: bytes) -> str | None:
+    """PNG, JPEG or WEBP by the magic bytes, else None."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if content.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return "WEBP"
+    return None
+
+
+def _decode(content: bytes, shape: ImageShape, max_pixels: int, resize: bool) -> Tensor:
     image = _load(_open(content, max_pixels))
     image = _to_channels(_drop_opaque_alpha(image), shape.channels)
     expected = (shape.width, shape.height)
@@ -58,17 +75,6 @@ def decode_image(content: bytes, shape: ImageShape, max_pixels: int, resize: boo
         image = image.resize(expected, Image.Resampling.BICUBIC)
     pixels = np.array(image, dtype=np.uint8).reshape(shape.height, shape.width, shape.channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def sniff_format(content: bytes) -> str | None:
-    """PNG, JPEG or WEBP by the magic bytes, else None."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if content.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        return "WEBP"
-    return None
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from torch import Tensor
 
-from models.manifest import Manifest
+from models.manifest import ImageShape, Manifest
 from service.auth import Caller
 from service.bodies import read_upload
 from service.decoding import decode_image, sniff_format
@@ -22,7 +22,7 @@ from service.errors import DeadlineError, DecodingError, ParameterError, Request
 from service.options import PurifyOptions
 from service.parameters import Plan, check_cost, merge_options
 from service.settings import Settings
-from service.state import Service, service_of
+from service.state import service_of
 from service.uploads import Upload
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -98,7 +98,7 @@ async def take_in(
         started = time.monotonic()
         reservation = stack.enter_context(service.admission.admit(cost, seconds))
         _note(request, upload, plan)
-        decoded = await _decode(service, upload, options.resize, started + seconds)
+        decoded = await _decode(request, upload, options.resize, started + seconds)
     decode_seconds = time.monotonic() - started
     if failed := sum(isinstance(image, DecodingError) for image in decoded):
         cost -= failed * plan.params.cost
@@ -141,21 +141,29 @@ def _seconds(timeout: float | None, settings: Settings) -> float:
     return timeout
 
 
-async def _decode(service: Service, upload: Upload, resize: bool, deadline: float) -> list[Tensor | DecodingError]:
+async def _decode(request: Request, upload: Upload, resize: bool, deadline: float) -> list[Tensor | DecodingError]:
     """Each image, or why it is refused; raises the only one's error, and DeadlineError between two images."""
+    service, digests = service_of(request), request.state.log.setdefault("sha256", [])
     shape, max_pixels = service.engine.bundle.manifest.image, service.settings.max_pixels
     decoded: list[Tensor | DecodingError] = []
     for content in upload.contents:
-        if time.monotonic() >= deadline:
-            raise DeadlineError("the request's time was up before its images were decoded")
         try:
-            decoded.append(await run_in_threadpool(decode_image, content, shape, max_pixels, resize))
+            async with service.decoders:
+                if time.monotonic() >= deadline:
+                    raise DeadlineError("the request's time was up before its images were decoded")
+                decoded.append(await run_in_threadpool(_read, content, shape, max_pixels, resize, digests))
         except DecodingError as error:
             service.metrics.failed(error)
             if not upload.several:
                 raise
             decoded.append(error)
     return decoded
+
+
+def _read(content: bytes, shape: ImageShape, max_pixels: int, resize: bool, digests: list[str]) -> Tensor:
+    """Decode the image, its digest for the log having joined the others: enough to tell two images apart."""
+    digests.append(hashlib.sha256(content).hexdigest()[:16])
+    return decode_image(content, shape, max_pixels, resize)
 
 
 def _start(
@@ -171,10 +179,9 @@ def _start(
 
 
 def _note(request: Request, upload: Upload, plan: Plan) -> None:
-    """What the log line says of the request: never an image, but enough to tell two of them apart."""
+    """What the log line says of the request: never an image."""
     request.state.log.update(
         format=[sniff_format(content) for content in upload.contents],
-        sha256=[hashlib.sha256(content).hexdigest()[:16] for content in upload.contents],
         preset=plan.preset_name,
         steps=plan.params.preset.num_steps,
         replicates=plan.params.preset.replicates,

@@ -1,5 +1,6 @@
 """What the routes work with."""
 
+import asyncio
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -22,6 +23,7 @@ class Service:
     byte_budget: ByteBudget
     rate_limiter: RateLimiter
     metrics: Metrics
+    decoders: asyncio.Semaphore  # the threads' pool has 40, and as many would starve the engine
 
 
 def service_of(request: Request) -> Service:

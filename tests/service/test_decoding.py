@@ -1,5 +1,6 @@
 """Every rule of `service.decoding`, with files that Pillow wrote or that were broken on purpose."""
 
+import importlib
 import random
 import struct
 import subprocess
@@ -113,6 +114,24 @@ def test_bombs_are_refused_by_their_header(monkeypatch: pytest.MonkeyPatch, widt
         tracemalloc.stop()
     assert caught.value.status == 413
     assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("stage", ["load", "open"])
+def test_a_file_that_memory_is_too_small_for_is_refused(
+    save: Save, monkeypatch: pytest.MonkeyPatch, kind: str, stage: str
+) -> None:
+    content, plugin = save(noise(), kind), {"PNG": "Png", "JPEG": "Jpeg", "WEBP": "WebP"}[kind]
+
+    def fail(self: Image.Image) -> None:
+        raise MemoryError
+
+    owner = importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    name = {"PNG": "PngImageFile", "JPEG": "JpegImageFile", "WEBP": "WebPImageFile"}[kind]
+    monkeypatch.setattr(getattr(owner, name), {"load": "load", "open": "_open"}[stage], fail)
+    with pytest.raises(TooManyPixelsError, match="more memory") as caught:
+        decode(content)
+    assert caught.value.status == 413
 
 
 def test_the_pixel_cap_is_inclusive(save: Save) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -14,6 +16,7 @@ from models.bundle import Bundle
 from models.calibration import Calibration, Origin, Reference
 from models.certificate import largest_radius
 from models.image_files import encode_png
+from service.decoding import decode_image
 from service.state import Service
 
 WHITE, BRIGHT, GREY = (encode_png(torch.full((1, 4, 4), level, dtype=torch.uint8)) for level in (255, 200, 128))
@@ -258,3 +261,26 @@ def test_bodies_in_flight_are_refused_as_the_operator_prefers(local: Local) -> N
             await refusal(post(client), 429, "overloaded")
 
     within(local, body, max_inflight_bytes=1000, overload_status=429)
+
+
+def test_two_images_are_decoded_at_a_time(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, lock, active, peaks = threading.Barrier(2, timeout=10), threading.Lock(), set[int](), list[int]()
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        with lock:
+            active.add(threading.get_ident())
+            peaks.append(len(active))
+        pair.wait()
+        image = decode_image(*arguments)
+        time.sleep(0.01)  # time for a third one to show itself
+        with lock:
+            active.remove(threading.get_ident())
+        return image
+
+    async def body(client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr("service.intake.decode_image", watched)
+        answers = await asyncio.gather(*(post(client, "steps=1") for _ in range(6)))
+        assert [answer.status_code for answer in answers] == [200] * 6
+        assert max(peaks) == 2
+
+    within(local, body)
