@@ -6,12 +6,13 @@ The checks run in this order, cheap ones before anything is decompressed:
 2. width x height from the header against the cap;
 3. exactly one frame: animations and multi-picture JPEGs are refused;
 4. 16 bits per channel are refused (Pillow would clip or truncate them silently);
-5. decompression, where a truncated or corrupt file is refused;
-6. the EXIF orientation is applied, so that the pixels are those that a viewer shows; all other metadata, colour
+5. without `resize`, the size must be the bundle's, upright or turned;
+6. decompression, where a truncated or corrupt file is refused;
+7. the EXIF orientation is applied, so that the pixels are those that a viewer shows; all other metadata, colour
    profiles included, is ignored;
-7. an alpha channel must be fully opaque and is dropped: there is no background to blend with that is not a guess;
-8. grey, palette and CMYK images become the bundle's channels; a colour image is refused by a grey bundle;
-9. the size must be the bundle's, unless `resize` stretches it (bicubic, antialiased).
+8. an alpha channel must be fully opaque and is dropped: there is no background to blend with that is not a guess;
+9. grey, palette and CMYK images become the bundle's channels; a colour image is refused by a grey bundle;
+10. the size, now upright, must be the bundle's, unless `resize` stretches it (bicubic, antialiased).
 """
 
 import io
@@ -63,14 +64,13 @@ def sniff_format(content: bytes) -> str | None:
 
 
 def _decode(content: bytes, shape: ImageShape, max_pixels: int, resize: bool) -> Tensor:
-    image = _load(_open(content, max_pixels))
-    image = _to_channels(_drop_opaque_alpha(image), shape.channels)
     expected = (shape.width, shape.height)
-    if image.size != expected and not resize:
-        raise DecodingError(
-            f"the image is {image.width}x{image.height} pixels, the bundle's size is {shape.width}x{shape.height}; "
-            "resize=true accepts it by stretching, which changes the pixels that are classified"
-        )
+    image = _open(content, max_pixels)
+    if not resize:
+        _check_size(image, expected, expected[::-1])  # the EXIF orientation may turn it
+    image = _to_channels(_drop_opaque_alpha(_load(image)), shape.channels)
+    if not resize:
+        _check_size(image, expected)
     if image.size != expected:
         image = image.resize(expected, Image.Resampling.BICUBIC)
     pixels = np.array(image, dtype=np.uint8).reshape(shape.height, shape.width, shape.channels)
@@ -99,6 +99,14 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
     if image.mode.startswith(("I", "F")) or any("16" in str(tile.args) for tile in image.tile):
         raise DecodingError(f"the {kind} file has 16 bits per channel; convert it to 8 bits first")
     return image
+
+
+def _check_size(image: Image.Image, expected: tuple[int, int], *others: tuple[int, int]) -> None:
+    if image.size not in (expected, *others):
+        raise DecodingError(
+            f"the image is {image.width}x{image.height} pixels, the bundle's size is {expected[0]}x{expected[1]}; "
+            "resize=true accepts it by stretching, which changes the pixels that are classified"
+        )
 
 
 def _load(image: Image.Image) -> Image.Image:
