@@ -1,6 +1,8 @@
 """What every request to the defence goes through before its chains run, in this order, and nothing before its turn:
 
-a place -> the body, within limits -> parameters -> the cost -> the caller's rate -> the queue -> decoding -> tickets.
+a place -> the body, within limits -> parameters -> the cost -> the queue -> the caller's rate -> decoding -> tickets.
+
+The rate is last of what may refuse without looking at an image, so that a request which found no room costs nothing.
 """
 
 import hashlib
@@ -94,9 +96,9 @@ async def take_in(
         plan = plan.priced(service.engine.classification_cost)
         seconds = _seconds(timeout, service.settings)
         cost = check_cost(plan, len(upload.contents), service.settings)
-        service.rate_limiter.take(request.state.caller, cost)
         started = time.monotonic()
         reservation = stack.enter_context(service.admission.admit(cost, seconds))
+        service.rate_limiter.take(request.state.caller, cost)
         _note(request, upload, plan)
         decoded = await _decode(request, upload, options.resize, started + seconds)
     decode_seconds = time.monotonic() - started

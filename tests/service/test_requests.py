@@ -284,3 +284,23 @@ def test_two_images_are_decoded_at_a_time(local: Local, monkeypatch: pytest.Monk
         assert max(peaks) == 2
 
     within(local, body)
+
+
+def test_a_request_that_finds_no_room_costs_nothing_of_the_rate(local: Local, energy: Any, gate: Any) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        def purify(steps: int) -> Any:
+            return client.post(f"/purify?steps={steps}", content=BRIGHT, headers=RAW)
+
+        energy.hook = gate
+        first = asyncio.ensure_future(purify(4))
+        await asyncio.to_thread(gate.reached.wait, 10)
+        for _ in range(3):
+            await refusal(purify(6), 503, "overloaded")
+        gate.opened.set()
+        assert (await first).status_code == 200
+        assert (await purify(6)).status_code == 200
+        await refusal(purify(1), 429, "rate-limited")
+        service = service_in(client)
+        assert (service.admission.waiting, service.admission.requests) == (0, 0)
+
+    within(local, body, rate_limit=1e-6, rate_burst=1e7, queue_seconds=1e-9)
