@@ -16,6 +16,7 @@ from starlette.requests import Request
 from torch import Tensor
 
 from models.manifest import ImageShape, Manifest
+from service.admission import Reservation
 from service.auth import Caller
 from service.bodies import read_upload
 from service.decoding import decode_image, sniff_format
@@ -59,6 +60,18 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Admitted:
+    """A request that has room in the queue. `started` and `deadline` are in time.monotonic() seconds."""
+
+    upload: Upload
+    plan: Plan
+    resize: bool
+    reservation: Reservation
+    started: float
+    deadline: float
+
+
+@dataclass(frozen=True)
 class Work:
     """A request whose images are in the engine, but for those that could not be decoded.
 
@@ -88,25 +101,46 @@ async def take_in(
         timeout: seconds that decoding and the engine may take; None for the server's own.
     """
     service = service_of(request)
-    stack.enter_context(service.admission.place())
     with service.byte_budget.hold() as take:
-        upload = await read_upload(request, service.settings, take)
-        options = merge_options(query, request.query_params.multi_items(), upload)
-        plan = planner(options, service.engine.bundle.manifest, service.settings, request.state.caller)
-        plan = plan.priced(service.engine.classification_cost)
-        seconds = _seconds(timeout, service.settings)
-        cost = check_cost(plan, len(upload.contents), service.settings)
-        started = time.monotonic()
-        reservation = stack.enter_context(service.admission.admit(cost, seconds))
-        service.rate_limiter.take(request.state.caller, cost)
-        _note(request, upload, plan)
-        decoded = await _decode(request, upload, options.resize, started + seconds)
-    decode_seconds = time.monotonic() - started
-    if failed := sum(isinstance(image, DecodingError) for image in decoded):
-        cost -= failed * plan.params.cost
-    items = tuple(_start(request, plan, image, started + seconds, stack) for image in decoded)
-    reservation.release(reservation.cost)  # what is still to be done is the engine's from here on
-    return Work(plan, upload.several, items, started + seconds, cost, decode_seconds)
+        with service.metrics.entering():
+            stack.enter_context(service.admission.place())
+            upload = await read_upload(request, service.settings, take)
+            admitted = _admit(request, query, upload, timeout, planner, stack)
+        with service.metrics.underway():
+            return await _begin(request, admitted, stack)
+
+
+def _admit(
+    request: Request,
+    query: OptionsT,
+    upload: Upload,
+    timeout: float | None,
+    planner: Planner[OptionsT],
+    stack: ExitStack,
+) -> Admitted:
+    """Everything between the body's arrival and its decoding."""
+    service, caller = service_of(request), request.state.caller
+    options = merge_options(query, request.query_params.multi_items(), upload)
+    plan = planner(options, service.engine.bundle.manifest, service.settings, caller)
+    plan = plan.priced(service.engine.classification_cost)
+    seconds = _seconds(timeout, service.settings)
+    cost = check_cost(plan, len(upload.contents), service.settings)
+    started = time.monotonic()
+    reservation = stack.enter_context(service.admission.admit(cost, seconds))
+    service.rate_limiter.take(caller, cost)
+    return Admitted(upload, plan, options.resize, reservation, started, started + seconds)
+
+
+async def _begin(request: Request, admitted: Admitted, stack: ExitStack) -> Work:
+    """Decode the images and hand them to the engine."""
+    upload, plan, deadline = admitted.upload, admitted.plan, admitted.deadline
+    _note(request, upload, plan)
+    decoded = await _decode(request, upload, admitted.resize, deadline)
+    decode_seconds = time.monotonic() - admitted.started
+    items = tuple(_start(request, plan, image, deadline, stack) for image in decoded)
+    admitted.reservation.release(admitted.reservation.cost)  # from here on it is the engine that counts
+    cost = plan.params.cost * sum(isinstance(item, Running) for item in items)
+    return Work(plan, upload.several, items, deadline, cost, decode_seconds)
 
 
 def settle(request: Request, work: Work) -> list[Answered | RequestError]:

@@ -74,7 +74,7 @@ class RequestContext:
         try:
             await self.app(scope, body.receive, send_with_headers)
         except ClientDisconnect:
-            status = status or CLIENT_CLOSED
+            status = CLIENT_CLOSED
         except Exception as error:
             log.exception("request failed", extra={"fields": {"request_id": request_id}})
             if status is not None:

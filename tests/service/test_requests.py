@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -304,3 +305,46 @@ def test_a_request_that_finds_no_room_costs_nothing_of_the_rate(local: Local, en
         assert (service.admission.waiting, service.admission.requests) == (0, 0)
 
     within(local, body, rate_limit=1e-6, rate_burst=1e7, queue_seconds=1e-9)
+
+
+async def counted(client: httpx.AsyncClient, kind: str) -> dict[str, float]:
+    """`ebm_{kind}_total` by reason."""
+    text = (await client.get("/metrics")).text
+    found = re.findall(rf'^ebm_{kind}_total{{reason="([a-z-]+)"}} (\S+)$', text, re.MULTILINE)
+    return {reason: float(count) for reason, count in found}
+
+
+def test_requests_are_counted_by_whether_they_were_admitted(local: Local) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        service = service_in(client)
+        await refusal(post(client, **{"X-Request-Timeout": "1e-9"}), 504, "deadline-exceeded")
+        service.admission.closed = True
+        await refusal(post(client), 503, "unavailable")
+        service.admission.closed = False
+        await refusal(post(client, content=b"junk"), 415, "unsupported-format")
+        assert await counted(client, "rejected") == {"deadline-exceeded": 1, "unavailable": 1}
+        assert await counted(client, "cancelled") == {}
+        await asyncio.to_thread(service.engine.stop)
+        await refusal(post(client), 503, "unavailable")
+        assert await counted(client, "cancelled") == {"unavailable": 1}
+        assert await counted(client, "rejected") == {"deadline-exceeded": 1, "unavailable": 1}
+
+    within(local, body)
+
+
+def test_results_are_not_computed_on_the_event_loop(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    async def body(client: httpx.AsyncClient) -> None:
+        metrics = service_in(client).metrics
+        finished = metrics.finished
+        monkeypatch.setattr(
+            metrics, "finished", lambda *values: (threads.append(threading.get_ident()), finished(*values))
+        )
+        for accept in ("application/json", "image/png", "text/event-stream"):
+            answer = await client.post("/purify", content=BRIGHT, headers=RAW | {"Accept": accept})
+            assert answer.headers["content-type"].startswith(accept)
+        assert len(threads) == 3
+        assert threading.get_ident() not in threads
+
+    within(local, body)
