@@ -71,7 +71,7 @@ def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
 
     app = _framework(settings, lifespan)
     problems.install(app)
-    app.add_middleware(Authentication, keys=keys)
+    app.add_middleware(Authentication, keys=keys, insecure=settings.insecure)
     app.add_middleware(HttpMetrics, metrics=metrics)
     app.add_middleware(RequestContext)  # the last one added is the outermost
     for router in (defence, system, open_inference):

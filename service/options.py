@@ -66,6 +66,7 @@ class ClassifyOptions(PurifyOptions):
         None,
         ge=0,
         lt=2**63,
-        description="Draw the noise from this seed, to reproduce an answer. Needs a key with the scope admin: a fixed "
-        "seed turns a stochastic defence into a deterministic function, which is far easier to attack.",
+        description="Draw the noise from this seed, to reproduce an answer. Needs a key with the scope admin, or a "
+        "server that asks for no keys and that only its own machine reaches: a fixed seed turns a stochastic defence "
+        "into a deterministic function, which is far easier to attack.",
     )

@@ -40,7 +40,7 @@ class Settings(Frozen):
 
     keys_file: Path | None = Field(None, description="TOML file with the callers' keys; `key NAME` makes an entry")
     api_keys: SecretStr | None = Field(None, description="more keys: id:secret[:scope+scope], comma-separated")
-    insecure: bool = Field(False, description="listen on a public address without keys")
+    insecure: bool = Field(False, description="listen on a public address without keys; nobody may choose a seed")
     labels_only: bool = Field(False, description="answer with labels alone, no probabilities")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 

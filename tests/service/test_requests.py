@@ -348,3 +348,13 @@ def test_results_are_not_computed_on_the_event_loop(local: Local, monkeypatch: p
         assert threading.get_ident() not in threads
 
     within(local, body)
+
+
+@pytest.mark.parametrize(("settings", "status"), [({}, 200), ({"insecure": True}, 403)])
+def test_without_keys_a_seed_is_for_this_machine_alone(local: Local, settings: dict[str, Any], status: int) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        assert (await post(client, "seed=1")).status_code == status
+        assert (await post(client)).status_code == 200
+        assert (await client.get("/metrics")).status_code == 200
+
+    within(local, body, **settings)
