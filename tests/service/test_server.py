@@ -194,6 +194,28 @@ def test_unknown_paths_and_methods(server: httpx.Client) -> None:
     assert "POST" in problem["detail"]
 
 
+def test_answers_do_not_echo_at_length(server: httpx.Client) -> None:
+    for response in (
+        server.get("/" + "é" * 2000),
+        server.request("X" * 5000, "/classify"),
+        server.post("/classify?" + "&".join(f"{number}{'x' * 40}=1" for number in range(500)), **form()),
+        server.post("/classify?" + "&".join("preset=fast" for _ in range(1000)), **form()),
+        server.post("/classify?preset=" + "x" * 20_000, **form()),
+    ):
+        problem = response.json()
+        assert response.headers["content-type"] == "application/problem+json"
+        assert len(problem["detail"]) <= 512
+        assert len(problem["errors"]) <= 16
+        assert len(response.content) < 6000
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_strange_host_changes_nothing(server: httpx.Client, method: str) -> None:
+    for host in ("[", "x/evil?", "a" * 5000):
+        problem = server.request(method, "/nowhere", headers={"Host": host}).json()
+        assert (problem["status"], problem["instance"]) == (404, "/nowhere")
+
+
 @pytest.mark.parametrize("content_type", ["image/gif", "text/json", "application/x-www-form-urlencoded", ""])
 def test_other_body_types(server: httpx.Client, content_type: str) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
