@@ -82,9 +82,13 @@ def _resolve(host: str, port: int, open_allowed: bool) -> tuple[socket.AddressFa
 def _listen(family: socket.AddressFamily, address: Any) -> socket.socket:
     """A listening socket, so that port 0 is known before the server runs."""
     try:
-        return socket.create_server(address, family=family)
+        listener = socket.create_server(address, family=family)
     except OSError as error:
         raise SettingsError(f"can not listen on {address[0]} port {address[1]}: {error}") from error
+    # Its connections inherit it. asyncio sets it for sockets whose protocol is named, and here it is not; without it the
+    # body of every answer waits 40 ms for the client to acknowledge the headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _announce(listener: socket.socket, fleet: Fleet, docs: bool, guarded: bool) -> None:
