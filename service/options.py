@@ -42,7 +42,7 @@ class ClassifyOptions(PurifyOptions):
     labels_only: bool = Field(
         False,
         description="Answer with the first prediction's label and index alone: every number that tells an attacker "
-        "how close a try came is null. The server may force it.",
+        "how close a try came is null, and so is the bare classifier's answer. The server may force it.",
     )
     certify: bool = Field(
         False,

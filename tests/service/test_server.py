@@ -5,6 +5,7 @@ import io
 import json
 import re
 import socket
+import statistics
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,6 +59,7 @@ def test_the_index_describes_the_bundle_and_the_limits(server: httpx.Client) -> 
         "max_cost": 300_000,
         "request_timeout": 120.0,
     }
+    assert "GET /docs" in index["endpoints"]
     assert index["presets"].keys() == manifest.presets.keys()
 
 
@@ -340,12 +342,25 @@ def test_the_documentation_page_needs_no_other_server(server: httpx.Client) -> N
     assert_problem(server.get("/docs/assets/none.js"), 404)
 
 
+def test_answers_do_not_wait_for_acknowledgements(server: httpx.Client) -> None:
+    seconds = [server.get("/health/live").elapsed.total_seconds() for _ in range(41)]
+    assert statistics.median(seconds) < 0.03  # Nagle's algorithm and a delayed acknowledgement take 40 ms together
+
+
 def test_probes_answer_quickly_while_the_engine_works(server: httpx.Client) -> None:
+    seconds: list[float] = []
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(server.post, "/classify?steps=500&replicates=16", **form())
-        elapsed = max(server.get("/health/live").elapsed.total_seconds() for _ in range(5))
-        assert work.result().status_code == 200
-    assert elapsed < 1.0
+        work = pool.submit(
+            server.post, "/classify?steps=500&replicates=16", files=[("images", ("a.png", PNG)) for _ in range(4)]
+        )
+        while not work.done():
+            answer = server.get("/health/live")
+            if "ebm_slots_active 0.0" not in server.get("/metrics").text:
+                seconds.append(answer.elapsed.total_seconds())
+        assert work.result().json()["failed"] == 0
+    assert len(seconds) >= 20
+    # Not the longest: where other programs share the cores, one of many answers waits for them.
+    assert statistics.median(seconds) < 0.05
 
 
 def test_a_client_that_leaves_does_not_hurt_the_next(server: httpx.Client) -> None:

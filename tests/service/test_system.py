@@ -63,6 +63,13 @@ def test_probes_and_metadata(server: httpx.Client, path: str, answer: dict[str, 
     assert (response.status_code, response.json()) == (200, answer)
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health/startup", "/v2/health/live"])
+def test_probes_answer_head(server: httpx.Client, path: str) -> None:
+    response = server.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-length"] == server.get(path).headers["content-length"]
+
+
 def test_the_models_metadata_names_its_tensors(server: httpx.Client) -> None:
     model = server.get(f"/v2/models/{MANIFEST.name}").json()
     assert model["versions"] == [MANIFEST.digest]
