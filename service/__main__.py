@@ -85,8 +85,8 @@ def _listen(family: socket.AddressFamily, address: Any) -> socket.socket:
         listener = socket.create_server(address, family=family)
     except OSError as error:
         raise SettingsError(f"can not listen on {address[0]} port {address[1]}: {error}") from error
-    # Its connections inherit it. asyncio sets it for sockets whose protocol is named, and here it is not; without it the
-    # body of every answer waits 40 ms for the client to acknowledge the headers.
+    # Its connections inherit it. asyncio sets it only for sockets whose protocol is named, which this one's is not, and
+    # without it the body of every answer waits 40 ms for the client to acknowledge the headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
