@@ -138,12 +138,12 @@ def _classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImag
     assert result.logits is not None
     assert result.undefended is not None
     predictions = _predictions(result.logits.mean(0), names, plan.top_k, plan.labels_only)
-    (undefended,) = _predictions(result.undefended, names, 1, plan.labels_only)
+    (undefended,) = _predictions(result.undefended, names, 1, labels_only=False)
     votes = round(float(agreement(result.logits.unsqueeze(1))[0]), 6)
     return ClassifiedImage(
         predictions=predictions,
         agreement=None if plan.labels_only else votes,
-        undefended=undefended,
+        undefended=None if plan.labels_only else undefended,
         suspicion=_suspicion(outcome, plan, bundle),
         certificate=_certificate(result.smoothed_logits, plan.params.smoothing, names),
     )

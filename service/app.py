@@ -1,5 +1,6 @@
 """The application factory; importing this module has no effect."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from models.device import resolve_device
 from service import problems
 from service.admission import Admission
 from service.auth import Authentication
+from service.byte_budget import ByteBudget
 from service.documentation import DESCRIPTION, describe_problems
 from service.engine import Engine
 from service.errors import OverloadedAs429Error, OverloadedError
@@ -28,6 +30,9 @@ from service.routes import defence
 from service.settings import Settings
 from service.state import Service
 from service.system import system
+
+DECODERS = 2
+"""Images that are decoded at a time."""
 
 
 def build_fleet(settings: Settings) -> Fleet:
@@ -56,7 +61,9 @@ def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
         running.start()
         overloaded = OverloadedError if settings.overload_status == 503 else OverloadedAs429Error
         admission = Admission(running, settings.queue_seconds, settings.max_requests, overloaded)
-        app.state.service = Service(settings, running, admission, rate_limiter, metrics)
+        byte_budget = ByteBudget(settings.max_inflight_bytes, overloaded)
+        decoders = asyncio.Semaphore(DECODERS)
+        app.state.service = Service(settings, running, admission, byte_budget, rate_limiter, metrics, decoders)
         try:
             yield
         finally:
@@ -64,7 +71,7 @@ def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
 
     app = _framework(settings, lifespan)
     problems.install(app)
-    app.add_middleware(Authentication, keys=keys)
+    app.add_middleware(Authentication, keys=keys, insecure=settings.insecure)
     app.add_middleware(HttpMetrics, metrics=metrics)
     app.add_middleware(RequestContext)  # the last one added is the outermost
     for router in (defence, system, open_inference):

@@ -1,6 +1,7 @@
 """Request bodies, read within a size and a time limit: a form, JSON, or the image itself."""
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -26,8 +27,11 @@ JSON_TYPE = "application/json"
 MAX_FIELD_BYTES = 1024
 
 
-async def read_upload(request: Request, settings: Settings) -> Upload:
+async def read_upload(request: Request, settings: Settings, take: Callable[[int], None]) -> Upload:
     """Read the whole body; raises an AdmissionError, or a ParameterError when its images are missing or too many.
+
+    Args:
+        take: is told how many bytes arrived, before the next ones are asked for, and may refuse them.
 
     FastAPI's `max_body_size` is not used: it answers text/plain, whatever handlers are installed, when the declared
     length is too large, and has no time limit.
@@ -42,7 +46,7 @@ async def read_upload(request: Request, settings: Settings) -> Upload:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
-    bounded = Request(request.scope, _bounded(request.receive, limit))
+    bounded = Request(request.scope, _bounded(request.receive, limit, take))
     try:
         async with asyncio.timeout(settings.body_timeout):
             upload = await _read(bounded, media_type, settings.max_images)
@@ -75,16 +79,18 @@ async def _read_form(request: Request, max_images: int) -> Upload:
     return Upload(tuple(contents), bool(files[IMAGES_FIELD]), options)
 
 
-def _bounded(receive: Receive, max_bytes: int) -> Receive:
+def _bounded(receive: Receive, max_bytes: int, take: Callable[[int], None]) -> Receive:
     """Count what really arrives: chunked bodies declare no length."""
     received = 0
 
     async def counted() -> Message:
         nonlocal received
         message = await receive()
-        received += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        received += size
         if received > max_bytes:
             raise _too_large(max_bytes)
+        take(size)
         return message
 
     return counted

@@ -6,12 +6,13 @@ The checks run in this order, cheap ones before anything is decompressed:
 2. width x height from the header against the cap;
 3. exactly one frame: animations and multi-picture JPEGs are refused;
 4. 16 bits per channel are refused (Pillow would clip or truncate them silently);
-5. decompression, where a truncated or corrupt file is refused;
-6. the EXIF orientation is applied, so that the pixels are those that a viewer shows; all other metadata, colour
+5. without `resize`, the size must be the bundle's, upright or turned;
+6. decompression, where a truncated or corrupt file is refused;
+7. the EXIF orientation is applied, so that the pixels are those that a viewer shows; all other metadata, colour
    profiles included, is ignored;
-7. an alpha channel must be fully opaque and is dropped: there is no background to blend with that is not a guess;
-8. grey, palette and CMYK images become the bundle's channels; a colour image is refused by a grey bundle;
-9. the size must be the bundle's, unless `resize` stretches it (bicubic, antialiased).
+8. an alpha channel must be fully opaque and is dropped: there is no background to blend with that is not a guess;
+9. grey, palette and CMYK images become the bundle's channels; a colour image is refused by a grey bundle;
+10. the size, now upright, must be the bundle's, unless `resize` stretches it (bicubic, antialiased).
 """
 
 import io
@@ -27,7 +28,6 @@ from torch import Tensor
 from models.manifest import ImageShape
 from service.errors import DecodingError, FormatError, TooManyPixelsError
 
-FORMATS = ("PNG", "JPEG", "WEBP")
 # What Pillow's parsers raise on malformed files of these formats; fuzzed in the tests. The warnings, see `make_strict`.
 PARSER_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError),
@@ -46,18 +46,10 @@ def make_strict() -> None:
 
 def decode_image(content: bytes, shape: ImageShape, max_pixels: int, resize: bool) -> Tensor:
     """The upload as uint8 [C, H, W] of the bundle's shape; raises a DecodingError that names the first failed check."""
-    image = _load(_open(content, max_pixels))
-    image = _to_channels(_drop_opaque_alpha(image), shape.channels)
-    expected = (shape.width, shape.height)
-    if image.size != expected and not resize:
-        raise DecodingError(
-            f"the image is {image.width}x{image.height} pixels, the bundle's size is {shape.width}x{shape.height}; "
-            "resize=true accepts it by stretching, which changes the pixels that are classified"
-        )
-    if image.size != expected:
-        image = image.resize(expected, Image.Resampling.BICUBIC)
-    pixels = np.array(image, dtype=np.uint8).reshape(shape.height, shape.width, shape.channels)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    try:
+        return _decode(content, shape, max_pixels, resize)
+    except MemoryError as error:
+        raise TooManyPixelsError("the image needs more memory to decode than there is") from error
 
 
 def sniff_format(content: bytes) -> str | None:
@@ -69,6 +61,20 @@ def sniff_format(content: bytes) -> str | None:
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "WEBP"
     return None
+
+
+def _decode(content: bytes, shape: ImageShape, max_pixels: int, resize: bool) -> Tensor:
+    expected = (shape.width, shape.height)
+    image = _open(content, max_pixels)
+    if not resize:
+        _check_size(image, expected, expected[::-1])  # the EXIF orientation may turn it
+    image = _to_channels(_drop_opaque_alpha(_load(image)), shape.channels)
+    if not resize:
+        _check_size(image, expected)
+    if image.size != expected:
+        image = image.resize(expected, Image.Resampling.BICUBIC)
+    pixels = np.array(image, dtype=np.uint8).reshape(shape.height, shape.width, shape.channels)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:
@@ -93,6 +99,14 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
     if image.mode.startswith(("I", "F")) or any("16" in str(tile.args) for tile in image.tile):
         raise DecodingError(f"the {kind} file has 16 bits per channel; convert it to 8 bits first")
     return image
+
+
+def _check_size(image: Image.Image, expected: tuple[int, int], *others: tuple[int, int]) -> None:
+    if image.size not in (expected, *others):
+        raise DecodingError(
+            f"the image is {image.width}x{image.height} pixels, the bundle's size is {expected[0]}x{expected[1]}; "
+            "resize=true accepts it by stretching, which changes the pixels that are classified"
+        )
 
 
 def _load(image: Image.Image) -> Image.Image:

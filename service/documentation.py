@@ -42,7 +42,8 @@ the JSON answer, or `error`, which holds a problem document. What is refused at 
 **Distances** are measured between the decoded (and resized) upload and the returned PNG, after rounding to 8 bits.
 
 **Randomness.** Every request draws fresh noise, so answers vary between calls. A `seed` fixes it, for keys with the
-scope `admin` only: a fixed seed turns a stochastic defence into a deterministic one, which is far easier to attack.
+scope `admin` only, or for everybody on a server that asks for no keys and that only its own machine reaches: a fixed
+seed turns a stochastic defence into a deterministic one, which is far easier to attack.
 
 **Errors** are `application/problem+json` (RFC 9457) with the `request_id` of the `X-Request-ID` header.
 """

@@ -56,7 +56,7 @@ class EventStream(Response):
 
     async def _events(self) -> AsyncGenerator[str, None]:
         try:
-            with service_of(self._request).metrics.request():
+            with service_of(self._request).metrics.underway():
                 yield _event("queued", self._queued())
                 async with aclosing(self._progress()) as events:
                     async for text in events:

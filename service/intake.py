@@ -1,6 +1,8 @@
 """What every request to the defence goes through before its chains run, in this order, and nothing before its turn:
 
-a place -> the body, within limits -> parameters -> the cost -> the caller's rate -> the queue -> decoding -> tickets.
+a place -> the body, within limits -> parameters -> the cost -> the queue -> the caller's rate -> decoding -> tickets.
+
+The rate is last of what may refuse without looking at an image, so that a request which found no room costs nothing.
 """
 
 import hashlib
@@ -13,7 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from torch import Tensor
 
-from models.manifest import Manifest
+from models.manifest import ImageShape, Manifest
+from service.admission import Reservation
 from service.auth import Caller
 from service.bodies import read_upload
 from service.decoding import decode_image, sniff_format
@@ -22,7 +25,7 @@ from service.errors import DeadlineError, DecodingError, ParameterError, Request
 from service.options import PurifyOptions
 from service.parameters import Plan, check_cost, merge_options
 from service.settings import Settings
-from service.state import Service, service_of
+from service.state import service_of
 from service.uploads import Upload
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -57,6 +60,18 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Admitted:
+    """A request that has room in the queue. `started` and `deadline` are in time.monotonic() seconds."""
+
+    upload: Upload
+    plan: Plan
+    resize: bool
+    reservation: Reservation
+    started: float
+    deadline: float
+
+
+@dataclass(frozen=True)
 class Work:
     """A request whose images are in the engine, but for those that could not be decoded.
 
@@ -86,24 +101,46 @@ async def take_in(
         timeout: seconds that decoding and the engine may take; None for the server's own.
     """
     service = service_of(request)
-    stack.enter_context(service.admission.place())
-    upload = await read_upload(request, service.settings)
+    with service.byte_budget.hold() as take:
+        with service.metrics.entering():
+            stack.enter_context(service.admission.place())
+            upload = await read_upload(request, service.settings, take)
+            admitted = _admit(request, query, upload, timeout, planner, stack)
+        with service.metrics.underway():
+            return await _begin(request, admitted, stack)
+
+
+def _admit(
+    request: Request,
+    query: OptionsT,
+    upload: Upload,
+    timeout: float | None,
+    planner: Planner[OptionsT],
+    stack: ExitStack,
+) -> Admitted:
+    """Everything between the body's arrival and its decoding."""
+    service, caller = service_of(request), request.state.caller
     options = merge_options(query, request.query_params.multi_items(), upload)
-    plan = planner(options, service.engine.bundle.manifest, service.settings, request.state.caller)
+    plan = planner(options, service.engine.bundle.manifest, service.settings, caller)
     plan = plan.priced(service.engine.classification_cost)
     seconds = _seconds(timeout, service.settings)
     cost = check_cost(plan, len(upload.contents), service.settings)
-    service.rate_limiter.take(request.state.caller, cost)
     started = time.monotonic()
     reservation = stack.enter_context(service.admission.admit(cost, seconds))
+    service.rate_limiter.take(caller, cost)
+    return Admitted(upload, plan, options.resize, reservation, started, started + seconds)
+
+
+async def _begin(request: Request, admitted: Admitted, stack: ExitStack) -> Work:
+    """Decode the images and hand them to the engine."""
+    upload, plan, deadline = admitted.upload, admitted.plan, admitted.deadline
     _note(request, upload, plan)
-    decoded = await _decode(service, upload, options.resize, started + seconds)
-    decode_seconds = time.monotonic() - started
-    if failed := sum(isinstance(image, DecodingError) for image in decoded):
-        cost -= failed * plan.params.cost
-    items = tuple(_start(request, plan, image, started + seconds, stack) for image in decoded)
-    reservation.release(reservation.cost)  # what is still to be done is the engine's from here on
-    return Work(plan, upload.several, items, started + seconds, cost, decode_seconds)
+    decoded = await _decode(request, upload, admitted.resize, deadline)
+    decode_seconds = time.monotonic() - admitted.started
+    items = tuple(_start(request, plan, image, deadline, stack) for image in decoded)
+    admitted.reservation.release(admitted.reservation.cost)  # from here on it is the engine that counts
+    cost = plan.params.cost * sum(isinstance(item, Running) for item in items)
+    return Work(plan, upload.several, items, deadline, cost, decode_seconds)
 
 
 def settle(request: Request, work: Work) -> list[Answered | RequestError]:
@@ -140,21 +177,29 @@ def _seconds(timeout: float | None, settings: Settings) -> float:
     return timeout
 
 
-async def _decode(service: Service, upload: Upload, resize: bool, deadline: float) -> list[Tensor | DecodingError]:
+async def _decode(request: Request, upload: Upload, resize: bool, deadline: float) -> list[Tensor | DecodingError]:
     """Each image, or why it is refused; raises the only one's error, and DeadlineError between two images."""
+    service, digests = service_of(request), request.state.log.setdefault("sha256", [])
     shape, max_pixels = service.engine.bundle.manifest.image, service.settings.max_pixels
     decoded: list[Tensor | DecodingError] = []
     for content in upload.contents:
-        if time.monotonic() >= deadline:
-            raise DeadlineError("the request's time was up before its images were decoded")
         try:
-            decoded.append(await run_in_threadpool(decode_image, content, shape, max_pixels, resize))
+            async with service.decoders:
+                if time.monotonic() >= deadline:
+                    raise DeadlineError("the request's time was up before its images were decoded")
+                decoded.append(await run_in_threadpool(_read, content, shape, max_pixels, resize, digests))
         except DecodingError as error:
             service.metrics.failed(error)
             if not upload.several:
                 raise
             decoded.append(error)
     return decoded
+
+
+def _read(content: bytes, shape: ImageShape, max_pixels: int, resize: bool, digests: list[str]) -> Tensor:
+    """Decode the image, its digest for the log having joined the others: enough to tell two images apart."""
+    digests.append(hashlib.sha256(content).hexdigest()[:16])
+    return decode_image(content, shape, max_pixels, resize)
 
 
 def _start(
@@ -170,10 +215,9 @@ def _start(
 
 
 def _note(request: Request, upload: Upload, plan: Plan) -> None:
-    """What the log line says of the request: never an image, but enough to tell two of them apart."""
+    """What the log line says of the request: never an image."""
     request.state.log.update(
         format=[sniff_format(content) for content in upload.contents],
-        sha256=[hashlib.sha256(content).hexdigest()[:16] for content in upload.contents],
         preset=plan.preset_name,
         steps=plan.params.preset.num_steps,
         replicates=plan.params.preset.replicates,

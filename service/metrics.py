@@ -10,13 +10,19 @@ from torch import Tensor
 from models.pixels import distance_linf, from_uint8, to_uint8
 from models.purifier import agreement
 from service.engine import Result
-from service.errors import DeadlineError, DecodingError, EngineError, RequestError, UnavailableError
+from service.errors import DeadlineError, DecodingError, RequestError, UnavailableError
 from service.fleet import Fleet
 
 REQUEST_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120)
 STEP_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 LEVELS = (2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 255)
+
+ENDINGS: dict[type[Exception], str] = {
+    ClientDisconnect: "disconnect",
+    DeadlineError: "deadline",
+    UnavailableError: "unavailable",
+}
 
 
 class Metrics:
@@ -41,7 +47,9 @@ class Metrics:
         )
         self._steps = Counter("ebm_steps", "Image-steps that were run", registry=registry)
         self._images = Counter("ebm_images", "Images by what became of them", ["outcome"], registry=registry)
-        self._rejected = Counter("ebm_rejected", "Requests refused before the engine", ["reason"], registry=registry)
+        self._rejected = Counter(
+            "ebm_rejected", "Requests refused before they were admitted", ["reason"], registry=registry
+        )
         self._cancelled = Counter("ebm_cancelled", "Requests ended before their answer", ["reason"], registry=registry)
         self._undecoded = Counter("ebm_image_decode_errors", "Images not decoded", ["reason"], registry=registry)
         self._linf = Histogram(
@@ -81,22 +89,24 @@ class Metrics:
         self._http_seconds.labels(route).observe(seconds)
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count why the request inside was refused, or ended early."""
+    def entering(self) -> Iterator[None]:
+        """Count why the request inside, which is not admitted yet, was refused."""
         try:
             yield
         except ClientDisconnect:
             self._cancelled.labels("disconnect").inc()
             raise
-        except DeadlineError:
-            self._cancelled.labels("deadline").inc()
-            raise
-        except UnavailableError:
-            self._cancelled.labels("drain").inc()
-            raise
         except RequestError as error:
-            if not isinstance(error, DecodingError | EngineError):
-                self._rejected.labels(error.slug).inc()
+            self._rejected.labels(error.slug).inc()
+            raise
+
+    @contextmanager
+    def underway(self) -> Iterator[None]:
+        """Count why the request inside, which was admitted, ended before its answer."""
+        try:
+            yield
+        except (ClientDisconnect, DeadlineError, UnavailableError) as error:
+            self._cancelled.labels(ENDINGS[type(error)]).inc()
             raise
 
     def failed(self, error: RequestError) -> None:

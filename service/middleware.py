@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import PUBLIC
-from service.problems import problem_response
+from service.problems import MAX_PATH, problem_response
 
 access_log = logging.getLogger("service.access")
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class RequestContext:
         try:
             await self.app(scope, body.receive, send_with_headers)
         except ClientDisconnect:
-            status = status or CLIENT_CLOSED
+            status = CLIENT_CLOSED
         except Exception as error:
             log.exception("request failed", extra={"fields": {"request_id": request_id}})
             if status is not None:
@@ -106,14 +106,14 @@ class _Body:
 
 
 def _log_access(scope: Scope, status: int | None, bytes_in: int) -> None:
-    path = scope.get("raw_path", b"").decode("ascii", "backslashreplace") or "/"
+    path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")[:MAX_PATH] or "/"
     level = logging.DEBUG if path.startswith(PUBLIC) else logging.INFO
     state, caller = scope["state"], scope["state"].get("caller")
     fields = {
         "request_id": state["request_id"],
         "key": caller and caller.id,
         "client": (scope.get("client") or (None,))[0],
-        "method": scope["method"],
+        "method": scope["method"][:32],
         "path": path,
         "status": status,
         "bytes_in": bytes_in,

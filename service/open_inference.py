@@ -21,6 +21,7 @@ async def server_metadata() -> ServerMetadata:
     return ServerMetadata(name="limpid", version=__version__, extensions=[])
 
 
+@open_inference.head("/health/live", include_in_schema=False)
 @open_inference.get("/health/live", responses=problems(503))
 async def server_live(request: Request) -> ServerLive:
     """As /health/live."""
@@ -28,6 +29,7 @@ async def server_live(request: Request) -> ServerLive:
     return ServerLive(live=True)
 
 
+@open_inference.head("/health/ready", include_in_schema=False)
 @open_inference.get("/health/ready", responses=problems(503))
 async def server_ready(request: Request) -> ServerReady:
     """As /health/ready."""

@@ -42,7 +42,7 @@ class ClassifyOptions(PurifyOptions):
     labels_only: bool = Field(
         False,
         description="Answer with the first prediction's label and index alone: every number that tells an attacker "
-        "how close a try came is null. The server may force it.",
+        "how close a try came is null, and so is the bare classifier's answer. The server may force it.",
     )
     certify: bool = Field(
         False,
@@ -66,6 +66,7 @@ class ClassifyOptions(PurifyOptions):
         None,
         ge=0,
         lt=2**63,
-        description="Draw the noise from this seed, to reproduce an answer. Needs a key with the scope admin: a fixed "
-        "seed turns a stochastic defence into a deterministic function, which is far easier to attack.",
+        description="Draw the noise from this seed, to reproduce an answer. Needs a key with the scope admin, or a "
+        "server that asks for no keys and that only its own machine reaches: a fixed seed turns a stochastic defence "
+        "into a deterministic function, which is far easier to attack.",
     )

@@ -72,7 +72,7 @@ def plan_purification(options: PurifyOptions, manifest: Manifest, settings: Sett
 def plan_classification(options: ClassifyOptions, manifest: Manifest, settings: Settings, caller: Caller) -> Plan:
     """Replicates and, for a certificate, noisy draws; raises ParameterError or, for a seed, AccessError."""
     if options.seed is not None and "admin" not in caller.scopes:
-        raise AccessError("seed needs a key with the scope admin: a fixed seed makes the defence deterministic")
+        raise AccessError("seed needs the scope admin: a fixed seed makes the defence deterministic")
     labels_only = options.labels_only or settings.labels_only
     name, preset = _resolve_preset(options, manifest, settings)
     return Plan(

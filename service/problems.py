@@ -17,6 +17,10 @@ from service.schemas import FieldError, Problem
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:limpid:problem:"
+# An answer echoes what a caller sent, and must not be as long as that.
+MAX_ERRORS = 16
+MAX_TEXT = 512
+MAX_PATH = 256
 
 
 def install(app: FastAPI) -> None:
@@ -67,10 +71,10 @@ def _headers(error: Exception) -> dict[str, str]:
 
 def _http_detail(request: Request, error: HTTPException, phrase: str) -> str:
     if error.status_code == 404 and error.detail == phrase:
-        return f"There is nothing at {request.url.path}; / lists what is here."
+        return f"There is nothing at {_path(request)}; / lists what is here."
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "other methods")
-        return f"{request.url.path} does not answer {request.method}; it answers {allowed}."
+        return f"{_path(request)} does not answer {request.method[:32]}; it answers {allowed}."
     return str(error.detail or phrase)
 
 
@@ -81,8 +85,15 @@ def _document(
         type=kind,
         title=title,
         status=status,
-        detail=detail,
-        instance=quote(request.scope["path"]),
+        detail=detail[:MAX_TEXT],
+        instance=_path(request),
         request_id=request.state.request_id,
-        errors=[FieldError(location=location, detail=text) for location, text in errors],
+        errors=[
+            FieldError(location=location[:MAX_TEXT], detail=text[:MAX_TEXT]) for location, text in errors[:MAX_ERRORS]
+        ],
     )
+
+
+def _path(request: Request) -> str:
+    """The beginning of the path, as it stands in a URL."""
+    return quote(request.scope["path"][:MAX_PATH])

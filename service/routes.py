@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers import Answer, Outcomes, classification, headers, purification, purified, shared_fields
+from service.answers import Outcomes, classification, headers, purification, purified, shared_fields
 from service.documentation import CLASSIFY_DOC, PURIFY_DOC
 from service.events import MEDIA_TYPE as EVENTS
 from service.events import Compose, EventStream
@@ -62,22 +62,25 @@ async def _respond(
     *single: str,
 ) -> Response:
     """The whole way of a request; `single` are media types that only the answer to one image can have."""
-    with service_of(request).metrics.request(), ExitStack() as stack:
+    with ExitStack() as stack:
         work = await take_in(request, query, timeout, planner, stack)
         accept = request.headers.get("accept", "")
         media_type = choose(accept, (JSON, EVENTS) if work.several else (*single, JSON, EVENTS))
         if media_type == EVENTS:
             return EventStream(request, work, compose, stack.pop_all())
-        async with aclosing(follow(request, work.tickets, work.deadline, TICK_SECONDS)) as ticks:
-            async for _ in ticks:
-                pass
-        outcomes = settle(request, work)
-        if media_type == PNG:
-            return await run_in_threadpool(_png, request, work, outcomes)
-        return _json(await run_in_threadpool(compose, request, work, outcomes))
+        with service_of(request).metrics.underway():
+            async with aclosing(follow(request, work.tickets, work.deadline, TICK_SECONDS)) as ticks:
+                async for _ in ticks:
+                    pass
+            return await run_in_threadpool(_answer, request, work, compose, media_type)
 
 
-def _json(answer: Answer) -> Response:
+def _answer(request: Request, work: Work, compose: Compose, media_type: str) -> Response:
+    """The finished work's answer; in a worker thread, because it computes on every image of every chain."""
+    outcomes = settle(request, work)
+    if media_type == PNG:
+        return _png(request, work, outcomes)
+    answer = compose(request, work, outcomes)
     return Response(answer.model_dump_json(), media_type=JSON, headers=headers(answer))
 
 

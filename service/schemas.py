@@ -146,7 +146,9 @@ class ClassifiedImage(BaseModel):
     agreement: float | None = Field(
         description="Share of the replicates that vote for the first prediction; null with labels_only."
     )
-    undefended: Prediction = Field(description="What the bare classifier says of the image as uploaded.")
+    undefended: Prediction | None = Field(
+        description="What the bare classifier says of the image as uploaded; null with labels_only."
+    )
     suspicion: float | None = Field(
         description="Share of clean images that look less unusual than this one; null with labels_only, for a preset "
         "that is not calibrated, and when steps or replicates are not the preset's own."

@@ -40,11 +40,14 @@ class Settings(Frozen):
 
     keys_file: Path | None = Field(None, description="TOML file with the callers' keys; `key NAME` makes an entry")
     api_keys: SecretStr | None = Field(None, description="more keys: id:secret[:scope+scope], comma-separated")
-    insecure: bool = Field(False, description="listen on a public address without keys")
+    insecure: bool = Field(False, description="listen on a public address without keys; nobody may choose a seed")
     labels_only: bool = Field(False, description="answer with labels alone, no probabilities")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 
     max_body_bytes: ByteSize = Field(ByteSize(10 * 2**20), gt=0, description="largest request body, such as 10MiB")
+    max_inflight_bytes: ByteSize = Field(
+        ByteSize(256 * 2**20), gt=0, description="most bytes of all bodies that arrive or wait to be decoded"
+    )
     # Pillow's own guard against decompression bombs starts to warn at 89 megapixels; stay below it.
     max_pixels: int = Field(4_000_000, gt=0, le=80_000_000, description="largest width x height of an upload")
     max_images: int = Field(32, ge=1, description="most images in one request")
@@ -62,6 +65,8 @@ class Settings(Frozen):
     slots: int | None = Field(None, ge=1, description="most chains in a batch; unset: chosen at the warm-up")
     quantum: float = Field(0.05, gt=0, description="seconds between the points where chains join and leave the batch")
 
+    max_connections: int = Field(1024, ge=1, description="open connections; one more is closed at once")
+    header_timeout: float = Field(10.0, gt=0, description="seconds within which a request's head must arrive")
     body_timeout: float = Field(20.0, gt=0, description="seconds within which a request body must arrive")
     request_timeout: float = Field(
         120.0, gt=0, description="most seconds that a request may take, and the default of the X-Request-Timeout header"

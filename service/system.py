@@ -15,12 +15,14 @@ from service.system_schemas import Health, ImageInfo, Index, Info, Limits, Prese
 
 ENDPOINTS = [
     *("POST /classify", "POST /purify", "GET /info", "GET /metrics", "GET /health/live", "GET /health/ready"),
-    *("GET /health/startup", "GET /v2", "GET /docs"),
+    *("GET /health/startup", "GET /v2"),
 ]
+DOCS = "GET /docs"
 
 system = APIRouter(tags=["system"])
 
 
+@system.head("/health/live", include_in_schema=False)
 @system.get("/health/live", responses=problems(503))
 async def live(request: Request) -> Health:
     """Whether the process is worth keeping: 503 when its engine has died or stalled."""
@@ -28,6 +30,7 @@ async def live(request: Request) -> Health:
     return Health(status="live")
 
 
+@system.head("/health/ready", include_in_schema=False)
 @system.get("/health/ready", responses=problems(503))
 async def ready(request: Request) -> Health:
     """Whether to send requests here: 503 until the engine is warm, and once it stops."""
@@ -35,11 +38,12 @@ async def ready(request: Request) -> Health:
     return Health(status="ready")
 
 
+@system.head("/health/startup", include_in_schema=False)
 @system.get("/health/startup", responses=problems(503))
 async def startup(request: Request) -> Health:
     """Whether the engine has warmed up since the process began: 503 until then, and never again."""
     if service_of(request).engine.rate == 0.0:
-        raise UnavailableError("the engine is warming up", retry_after=1)
+        raise UnavailableError("the server has not started yet", retry_after=1)
     return Health(status="started")
 
 
@@ -77,14 +81,14 @@ async def metrics(request: Request) -> Response:
 def check_live(request: Request) -> None:
     """Raise UnavailableError when the engine has died or stalled."""
     if not service_of(request).engine.live:
-        raise UnavailableError("the engine thread is dead or stalled; restart the server")
+        raise UnavailableError("the server is not live")
 
 
 def check_ready(request: Request) -> None:
     """Raise UnavailableError unless a request would be answered now."""
     service = service_of(request)
     if service.admission.leaving or not service.engine.ready:
-        raise UnavailableError("the engine is warming up, stopping or dead", retry_after=1)
+        raise UnavailableError("the server is not ready", retry_after=1)
 
 
 def _index(service: Service) -> dict[str, Any]:
@@ -102,5 +106,5 @@ def _index(service: Service) -> dict[str, Any]:
         },
         "default_preset": manifest.default_preset,
         "limits": Limits.model_validate(service.settings.model_dump(include=set(Limits.model_fields))),
-        "endpoints": ENDPOINTS,
+        "endpoints": [*ENDPOINTS, DOCS] if service.settings.docs else ENDPOINTS,
     }

@@ -110,7 +110,9 @@ def test_a_dead_engine_shows_in_both_probes_and_in_answers(local: Local, energy:
             energy.hook = die
             assert_problem(await client.post("/classify", content=PNG, headers=RAW), 503, "unavailable")
             for path in ("/health/live", "/health/ready"):
-                assert_problem(await client.get(path), 503, "unavailable")
+                problem = assert_problem(await client.get(path), 503, "unavailable")
+                assert "engine" not in problem["detail"]
+                assert (await client.head(path)).status_code == 503
             assert_problem(await client.post("/classify", content=PNG, headers=RAW), 503, "unavailable")
 
     asyncio.run(run())

@@ -279,6 +279,7 @@ def test_the_key_command_refuses(capsys: pytest.CaptureFixture[str], arguments: 
 def test_without_documentation_there_is_none(local: Local) -> None:
     async def run() -> None:
         async with local(docs=False) as client:
+            assert "GET /docs" not in (await client.get("/")).json()["endpoints"]
             for path in ("/docs", "/openapi.json", "/docs/assets/swagger-ui.css"):
                 assert (await client.get(path)).status_code == 404
             assert (await client.get("/")).status_code == 200

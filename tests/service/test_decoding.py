@@ -1,5 +1,6 @@
 """Every rule of `service.decoding`, with files that Pillow wrote or that were broken on purpose."""
 
+import importlib
 import random
 import struct
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin, WebPImagePlugin
 
 from models.image_files import encode_png
 from models.manifest import ImageShape
@@ -113,6 +114,42 @@ def test_bombs_are_refused_by_their_header(monkeypatch: pytest.MonkeyPatch, widt
         tracemalloc.stop()
     assert caught.value.status == 413
     assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("stage", ["load", "open"])
+def test_a_file_that_memory_is_too_small_for_is_refused(
+    save: Save, monkeypatch: pytest.MonkeyPatch, kind: str, stage: str
+) -> None:
+    content, plugin = save(noise(), kind), {"PNG": "Png", "JPEG": "Jpeg", "WEBP": "WebP"}[kind]
+
+    def fail(self: Image.Image) -> None:
+        raise MemoryError
+
+    owner = importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    name = {"PNG": "PngImageFile", "JPEG": "JpegImageFile", "WEBP": "WebPImageFile"}[kind]
+    monkeypatch.setattr(getattr(owner, name), {"load": "load", "open": "_open"}[stage], fail)
+    with pytest.raises(TooManyPixelsError, match="more memory") as caught:
+        decode(content)
+    assert caught.value.status == 413
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("size", [(2000, 2000), (16_383, 6), (8, 16_383), (9, 6)])
+def test_another_size_is_refused_by_the_header(
+    save: Save, monkeypatch: pytest.MonkeyPatch, kind: str, size: tuple[int, int]
+) -> None:
+    content = save(Image.new("RGB", size), kind)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decompressed"))
+    monkeypatch.setattr(WebPImagePlugin.WebPImageFile, "load", lambda self: pytest.fail("it was decompressed"))
+    with pytest.raises(DecodingError, match=f"is {size[0]}x{size[1]} pixels, the bundle's size is 8x6") as caught:
+        decode(content)
+    assert caught.value.status == 422
+
+
+def test_a_turned_size_without_an_orientation_is_refused(save: Save) -> None:
+    with pytest.raises(DecodingError, match="is 6x8 pixels, the bundle's size is 8x6"):
+        decode(save(noise(size=(6, 8))))
 
 
 def test_the_pixel_cap_is_inclusive(save: Save) -> None:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -12,6 +13,8 @@ from PIL import Image
 
 from models.data import load_dataset
 from models.image_files import encode_png
+from service.errors import AdmissionError
+from service.uploads import parse_json
 
 TEST_SET = load_dataset("digits", "test")
 PNGS = [encode_png(image) for image in TEST_SET.images[:4]]
@@ -140,11 +143,18 @@ def test_wrong_json_names_what_is_wrong(
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (b'{"steps": NaN}', "not JSON"),
+        (b'{"steps": NaN}', "not JSON: NaN"),
+        (b'{"steps": -Infinity}', "not JSON: -Infinity"),
+        ('{"steps": 1}'.encode("utf-16"), "not JSON"),
+        ('\ufeff{"steps": 1}'.encode(), "not JSON"),
+        (b'{"\\udc00": 1}', "not JSON"),
+        (b'{"steps": 1' + b"0" * 5000 + b"}", "not JSON"),
         (b'{"image": "\\ud800"}', "not JSON"),
         (b"[]", "expected a JSON object, got list"),
-        (b"[" * 100_000, "not JSON"),
-        (b'{"a":' * 100_000, "not JSON"),
+        (b"[" * 200, "not JSON"),
+        (b"[" * 100_000, "100000 brackets, quotes, colons and commas"),
+        (b'{"a":' * 100_000, "400000 brackets"),
+        (json.dumps({"images": TEXTS[:1] * 90}).encode(), "16 fields and 32 images has no more than 256"),
         (json.dumps({f"key{index}": 0 for index in range(17)}).encode(), "at most 16"),
     ],
 )
@@ -152,6 +162,43 @@ def test_what_is_not_a_json_object(server: httpx.Client, body: bytes, detail: st
     response = server.post("/classify", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
     assert detail in refusal(response, 400)
     assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        (b'{"image": "AAAA", "image": "BBBB"}', "body.image"),
+        (b'{"image": "AAAA", "steps": 1, "st\\u0065ps": 2}', "body.steps"),
+        (b'{"image": {"a": 1, "a": 1}}', "body.a"),
+    ],
+)
+def test_a_key_given_twice_is_refused(server: httpx.Client, body: bytes, location: str) -> None:
+    response = server.post("/classify", content=body, headers={"Content-Type": "application/json"})
+    assert "given twice" in refusal(response, 422)
+    assert [error["location"] for error in response.json()["errors"]] == [location]
+
+
+def test_deep_nesting_is_refused_whatever_the_limits() -> None:
+    with pytest.raises(AdmissionError, match="not JSON"):
+        parse_json(b"[" * 100_000, max_images=10**6)
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b'""', b"0"])
+def test_a_body_of_many_values_is_refused_before_it_is_parsed(value: bytes) -> None:
+    body = b'{"image":[' + (value + b",") * (3 * 2**20 // (len(value) + 1)) + value + b"]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(AdmissionError, match="brackets"):
+            parse_json(body, max_images=32)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(body)
+
+
+def test_the_largest_request_in_json_is_not_refused() -> None:
+    fields = {"images": ["AAAA"] * 32} | {f"option{number}": "text" for number in range(15)}
+    assert len(parse_json(json.dumps(fields).encode(), max_images=32).contents) == 32
 
 
 def test_names_that_callers_choose_are_not_echoed_at_length(server: httpx.Client) -> None:

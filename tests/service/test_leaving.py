@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -76,7 +77,9 @@ async def cancelled(client: httpx.AsyncClient, reason: str) -> float:
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/event-stream"])
-def test_leaving_ends_chains_that_run(local: Local, accept: str) -> None:
+def test_leaving_ends_chains_that_run(local: Local, accept: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "service.access")
+
     async def run() -> None:
         async with local(**ENDLESS) as client:
             app, service = parts(client)
@@ -91,6 +94,9 @@ def test_leaving_ends_chains_that_run(local: Local, accept: str) -> None:
             assert b"error" not in bodies
             assert bool(sent) == (accept == "text/event-stream")
             await quiet(service)
+            (line,) = (record.fields for record in caplog.records if record.name == "service.access")
+            assert (line["path"], line["status"]) == ("/purify", 499)
+            assert 'ebm_http_requests_total{code="499",route="/purify"} 1.0' in (await client.get("/metrics")).text
             assert await cancelled(client, "disconnect") == 1
             assert (await client.post("/purify", content=PNG, headers=RAW)).status_code == 200
 

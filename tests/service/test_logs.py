@@ -108,11 +108,12 @@ def test_a_server_logs_json_with_one_access_line_a_request(serve: Callable[..., 
     with serve(log) as client:
         sent = {"X-Request-ID": "mine"}
         assert client.post(f"{forged}?secret=1", content=b"12345", headers=sent).status_code == 404
+        assert client.get("/nowhere/" + "x" * 20_000).status_code == 404
         sent = {"X-Request-ID": "b\tad {}", "X-Forwarded-For": 'x"}\t{"level": "info'}
         assert client.get("/", headers=sent).status_code == 200
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
-    first, second = (line for line in lines if line["logger"] == "service.access")
+    first, long, second = (line for line in lines if line["logger"] == "service.access")
     assert first.pop("time") < second["time"]
     assert first.pop("duration_ms") >= 0
     assert first == {
@@ -127,6 +128,7 @@ def test_a_server_logs_json_with_one_access_line_a_request(serve: Callable[..., 
         "status": 404,
         "bytes_in": 5,
     }
+    assert long["path"] == "/nowhere/" + "x" * 247
     assert re.fullmatch("[0-9a-f]{32}", second["request_id"])
     assert "secret" not in log.read_text()
 

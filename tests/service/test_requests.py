@@ -2,7 +2,10 @@
 
 import asyncio
 import base64
-from collections.abc import Callable, Coroutine
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +17,7 @@ from models.bundle import Bundle
 from models.calibration import Calibration, Origin, Reference
 from models.certificate import largest_radius
 from models.image_files import encode_png
+from service.decoding import decode_image
 from service.state import Service
 
 WHITE, BRIGHT, GREY = (encode_png(torch.full((1, 4, 4), level, dtype=torch.uint8)) for level in (255, 200, 128))
@@ -148,8 +152,8 @@ def test_labels_only_tells_no_number(local: Local, forced: bool) -> None:
     async def body(client: httpx.AsyncClient) -> None:
         answer = (await post(client, "top_k=2" if forced else "top_k=2&labels_only=true")).json()
         assert answer["predictions"] == [{"label": "light", "index": 1, "probability": None}]
-        assert answer["undefended"] == {"label": "light", "index": 1, "probability": None}
-        assert answer["agreement"] is answer["suspicion"] is answer["certificate"] is None
+        for name in ("undefended", "agreement", "suspicion", "certificate"):
+            assert answer[name] is None
         problem = await refusal(post(client, "labels_only=true&certify=true"), 422, "invalid-parameters")
         assert "radius" in problem["detail"]
 
@@ -221,3 +225,136 @@ def test_a_seed_repeats_an_answer_and_needs_the_scope_admin(local: Local) -> Non
         assert (await client.get("/info", headers=boss)).json()["auth_required"] is True
 
     within(local, body, api_keys=KEYS)
+
+
+def test_bodies_in_flight_are_bounded_together_and_give_their_bytes_back(local: Local) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        budget, arriving = service_in(client).byte_budget, asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield BRIGHT + bytes(600)  # what follows the end of a PNG is ignored
+            await arriving.wait()
+            yield bytes(100)
+
+        first = asyncio.ensure_future(client.post("/classify", content=slowly(), headers=RAW))
+        while not budget.held:
+            await asyncio.sleep(0.001)
+        assert budget.held == len(BRIGHT) + 600
+        refused = await post(client, content=BRIGHT + bytes(400))
+        await refusal(_done(refused), 503, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        assert budget.held == len(BRIGHT) + 600
+        assert (await post(client)).status_code == 200
+        arriving.set()
+        assert (await first).status_code == 200
+        assert budget.held == 0
+        assert (await post(client, content=BRIGHT + bytes(2000))).status_code == 200  # alone, it may be larger
+        await refusal(post(client, content=b"junk"), 415, "unsupported-format")
+        assert budget.held == 0
+
+    within(local, body, max_inflight_bytes=1000)
+
+
+def test_bodies_in_flight_are_refused_as_the_operator_prefers(local: Local) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        with service_in(client).byte_budget.hold() as take:
+            take(1000)
+            await refusal(post(client), 429, "overloaded")
+
+    within(local, body, max_inflight_bytes=1000, overload_status=429)
+
+
+def test_two_images_are_decoded_at_a_time(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, lock, active, peaks = threading.Barrier(2, timeout=10), threading.Lock(), set[int](), list[int]()
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        with lock:
+            active.add(threading.get_ident())
+            peaks.append(len(active))
+        pair.wait()
+        image = decode_image(*arguments)
+        time.sleep(0.01)  # time for a third one to show itself
+        with lock:
+            active.remove(threading.get_ident())
+        return image
+
+    async def body(client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr("service.intake.decode_image", watched)
+        answers = await asyncio.gather(*(post(client, "steps=1") for _ in range(6)))
+        assert [answer.status_code for answer in answers] == [200] * 6
+        assert max(peaks) == 2
+
+    within(local, body)
+
+
+def test_a_request_that_finds_no_room_costs_nothing_of_the_rate(local: Local, energy: Any, gate: Any) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        def purify(steps: int) -> Any:
+            return client.post(f"/purify?steps={steps}", content=BRIGHT, headers=RAW)
+
+        energy.hook = gate
+        first = asyncio.ensure_future(purify(4))
+        await asyncio.to_thread(gate.reached.wait, 10)
+        for _ in range(3):
+            await refusal(purify(6), 503, "overloaded")
+        gate.opened.set()
+        assert (await first).status_code == 200
+        assert (await purify(6)).status_code == 200
+        await refusal(purify(1), 429, "rate-limited")
+        service = service_in(client)
+        assert (service.admission.waiting, service.admission.requests) == (0, 0)
+
+    within(local, body, rate_limit=1e-6, rate_burst=1e7, queue_seconds=1e-9)
+
+
+async def counted(client: httpx.AsyncClient, kind: str) -> dict[str, float]:
+    """`ebm_{kind}_total` by reason."""
+    text = (await client.get("/metrics")).text
+    found = re.findall(rf'^ebm_{kind}_total{{reason="([a-z-]+)"}} (\S+)$', text, re.MULTILINE)
+    return {reason: float(count) for reason, count in found}
+
+
+def test_requests_are_counted_by_whether_they_were_admitted(local: Local) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        service = service_in(client)
+        await refusal(post(client, **{"X-Request-Timeout": "1e-9"}), 504, "deadline-exceeded")
+        service.admission.closed = True
+        await refusal(post(client), 503, "unavailable")
+        service.admission.closed = False
+        await refusal(post(client, content=b"junk"), 415, "unsupported-format")
+        assert await counted(client, "rejected") == {"deadline-exceeded": 1, "unavailable": 1}
+        assert await counted(client, "cancelled") == {}
+        await asyncio.to_thread(service.engine.stop)
+        await refusal(post(client), 503, "unavailable")
+        assert await counted(client, "cancelled") == {"unavailable": 1}
+        assert await counted(client, "rejected") == {"deadline-exceeded": 1, "unavailable": 1}
+
+    within(local, body)
+
+
+def test_results_are_not_computed_on_the_event_loop(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    async def body(client: httpx.AsyncClient) -> None:
+        metrics = service_in(client).metrics
+        finished = metrics.finished
+        monkeypatch.setattr(
+            metrics, "finished", lambda *values: (threads.append(threading.get_ident()), finished(*values))
+        )
+        for accept in ("application/json", "image/png", "text/event-stream"):
+            answer = await client.post("/purify", content=BRIGHT, headers=RAW | {"Accept": accept})
+            assert answer.headers["content-type"].startswith(accept)
+        assert len(threads) == 3
+        assert threading.get_ident() not in threads
+
+    within(local, body)
+
+
+@pytest.mark.parametrize(("settings", "status"), [({}, 200), ({"insecure": True}, 403)])
+def test_without_keys_a_seed_is_for_this_machine_alone(local: Local, settings: dict[str, Any], status: int) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        assert (await post(client, "seed=1")).status_code == status
+        assert (await post(client)).status_code == 200
+        assert (await client.get("/metrics")).status_code == 200
+
+    within(local, body, **settings)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import socket
+import statistics
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,6 +59,7 @@ def test_the_index_describes_the_bundle_and_the_limits(server: httpx.Client) -> 
         "max_cost": 300_000,
         "request_timeout": 120.0,
     }
+    assert "GET /docs" in index["endpoints"]
     assert index["presets"].keys() == manifest.presets.keys()
 
 
@@ -194,6 +196,28 @@ def test_unknown_paths_and_methods(server: httpx.Client) -> None:
     assert "POST" in problem["detail"]
 
 
+def test_answers_do_not_echo_at_length(server: httpx.Client) -> None:
+    for response in (
+        server.get("/" + "é" * 2000),
+        server.request("X" * 5000, "/classify"),
+        server.post("/classify?" + "&".join(f"{number}{'x' * 40}=1" for number in range(500)), **form()),
+        server.post("/classify?" + "&".join("preset=fast" for _ in range(1000)), **form()),
+        server.post("/classify?preset=" + "x" * 20_000, **form()),
+    ):
+        problem = response.json()
+        assert response.headers["content-type"] == "application/problem+json"
+        assert len(problem["detail"]) <= 512
+        assert len(problem["errors"]) <= 16
+        assert len(response.content) < 6000
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_strange_host_changes_nothing(server: httpx.Client, method: str) -> None:
+    for host in ("[", "x/evil?", "a" * 5000):
+        problem = server.request(method, "/nowhere", headers={"Host": host}).json()
+        assert (problem["status"], problem["instance"]) == (404, "/nowhere")
+
+
 @pytest.mark.parametrize("content_type", ["image/gif", "text/json", "application/x-www-form-urlencoded", ""])
 def test_other_body_types(server: httpx.Client, content_type: str) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
@@ -318,12 +342,25 @@ def test_the_documentation_page_needs_no_other_server(server: httpx.Client) -> N
     assert_problem(server.get("/docs/assets/none.js"), 404)
 
 
+def test_answers_do_not_wait_for_acknowledgements(server: httpx.Client) -> None:
+    seconds = [server.get("/health/live").elapsed.total_seconds() for _ in range(41)]
+    assert statistics.median(seconds) < 0.03  # Nagle's algorithm and a delayed acknowledgement take 40 ms together
+
+
 def test_probes_answer_quickly_while_the_engine_works(server: httpx.Client) -> None:
+    seconds: list[float] = []
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(server.post, "/classify?steps=500&replicates=16", **form())
-        elapsed = max(server.get("/health/live").elapsed.total_seconds() for _ in range(5))
-        assert work.result().status_code == 200
-    assert elapsed < 1.0
+        work = pool.submit(
+            server.post, "/classify?steps=500&replicates=16", files=[("images", ("a.png", PNG)) for _ in range(4)]
+        )
+        while not work.done():
+            answer = server.get("/health/live")
+            if "ebm_slots_active 0.0" not in server.get("/metrics").text:
+                seconds.append(answer.elapsed.total_seconds())
+        assert work.result().json()["failed"] == 0
+    assert len(seconds) >= 20
+    # Not the longest: where other programs share the cores, one of many answers waits for them.
+    assert statistics.median(seconds) < 0.05
 
 
 def test_a_client_that_leaves_does_not_hurt_the_next(server: httpx.Client) -> None:

@@ -1,0 +1,97 @@
+"""Raw sockets against a real server: those that keep a connection for nothing lose it."""
+
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.__main__ import main
+from tests.service.test_server import PNG, RAW
+
+SECONDS = 0.3
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., Any]) -> Iterator[httpx.Client]:
+    """A client of a server that waits only shortly for requests."""
+    with serve(tmp_path_factory.mktemp("strict") / "log", f"--header-timeout={SECONDS}") as client:
+        yield client
+
+
+def connect(client: httpx.Client) -> socket.socket:
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=10)
+
+
+def closed_after(connection: socket.socket, trickle: bytes) -> float:
+    """Seconds until the server closes, while the client sends `trickle` byte by byte."""
+    started = time.monotonic()
+    connection.settimeout(0.02)
+    for byte in trickle:
+        try:
+            connection.send(bytes([byte]))
+            if connection.recv(1) == b"":
+                break
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+    else:
+        raise AssertionError("the server did not close")
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /health/li", b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: "])
+def test_an_incomplete_head_closes_the_connection_however_it_trickles(strict: httpx.Client, head: bytes) -> None:
+    with connect(strict) as connection:
+        connection.sendall(head)
+        assert closed_after(connection, b"x" * 500) >= SECONDS - 0.05
+    with connect(strict) as connection:
+        connection.sendall(head)
+        assert connection.recv(1) == b""
+
+
+def test_the_second_request_of_a_connection_has_the_same_time(strict: httpx.Client) -> None:
+    with connect(strict) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /health")
+        while answer := connection.recv(65536):
+            assert b"HTTP/1.1" not in answer
+
+
+def test_a_body_that_nobody_waits_for_any_more_keeps_no_connection(strict: httpx.Client) -> None:
+    with connect(strict) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+        assert connection.recv(65536).endswith(b"}")
+        closed_after(connection, b"x" * 500)
+
+
+def test_a_request_that_is_being_answered_has_all_the_time_it_needs(strict: httpx.Client) -> None:
+    answer = strict.post("/classify?steps=2000&replicates=32", content=PNG, headers=RAW)
+    assert answer.json()["timings"]["total_ms"] > 1000 * SECONDS
+
+
+def test_connections_are_bounded_and_places_are_given_back(serve: Callable[..., Any], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serve(log, "--max-connections", "6") as client, ExitStack() as stack:
+        first, *_, last = [stack.enter_context(connect(client)) for _ in range(7)]
+        assert last.recv(1) == b""
+        first.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert first.recv(65536).startswith(b"HTTP/1.1 200")
+        stack.close()
+        assert client.get("/health/live").status_code == 200
+    assert "6 connections are open: one more is closed" in log.read_text()
+
+
+def test_more_connections_than_the_system_allows_are_refused_at_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--max-connections", str(10**9)]) == 2
+    message = capsys.readouterr().err
+    assert "--max-connections 1000000000 needs 1000000128 open files, the system allows" in message
+    assert str(resource.getrlimit(resource.RLIMIT_NOFILE)[1]) in message
