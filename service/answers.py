@@ -15,9 +15,9 @@ from models.certificate import ALPHA, certify_logits
 from models.image_files import encode_png
 from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.purifier import agreement
-from service.engine import Smoothing
 from service.errors import RequestError
 from service.intake import Answered, Work
+from service.jobs import Smoothing
 from service.parameters import Plan
 from service.problems import problem_document
 from service.schemas import (

@@ -22,12 +22,10 @@ from models.chain_threads import ChainThreads
 from models.gradients import freeze
 from models.streams import Stream
 from service.errors import SettingsError, UnavailableError
-from service.jobs import Job, Params, Result, Smoothing, Ticket
+from service.jobs import Job, Params, Result, Ticket
 from service.profile import measure, time_classifier
 from service.slots import Profile, Slots
 from service.worker import Turn, Worker
-
-__all__ = ["Engine", "Observer", "Params", "Result", "Smoothing", "Ticket"]
 
 log = logging.getLogger(__name__)
 

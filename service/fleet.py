@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from models.bundle import Bundle
-from service.engine import Engine, Observer, Params, Ticket
+from service.engine import Engine, Observer
+from service.jobs import Params, Ticket
 
 
 class Fleet:

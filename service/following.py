@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from service.engine import Ticket
 from service.errors import DeadlineError
+from service.jobs import Ticket
 
 
 async def follow(

@@ -20,8 +20,8 @@ from service.admission import Reservation
 from service.auth import Caller
 from service.bodies import read_upload
 from service.decoding import decode_image, sniff_format
-from service.engine import Result, Ticket
 from service.errors import DeadlineError, DecodingError, ParameterError, RequestError, UnavailableError
+from service.jobs import Result, Ticket
 from service.options import PurifyOptions
 from service.parameters import Plan, check_cost, merge_options
 from service.settings import Settings

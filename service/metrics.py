@@ -9,9 +9,9 @@ from torch import Tensor
 
 from models.pixels import distance_linf, from_uint8, to_uint8
 from models.purifier import agreement
-from service.engine import Result
 from service.errors import DeadlineError, DecodingError, RequestError, UnavailableError
 from service.fleet import Fleet
+from service.jobs import Result
 
 REQUEST_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120)
 STEP_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from models.manifest import Manifest
 from models.purifier import Preset
 from service.auth import Caller
-from service.engine import Params, Smoothing
 from service.errors import AccessError, ParameterError, SettingsError
+from service.jobs import Params, Smoothing
 from service.options import ClassifyOptions, PurifyOptions
 from service.problems import parameter_error
 from service.settings import Settings

@@ -18,7 +18,8 @@ from models.bundle import Bundle, load_bundle
 from models.config import Frozen
 from models.langevin import run_langevin
 from models.pixels import from_uint8
-from service.engine import Engine, Params
+from service.engine import Engine
+from service.jobs import Params
 from tests.benchmarks.aims import at_least
 from tests.benchmarks.load import example_image
 from tests.benchmarks.processes import BenchmarkError

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.bundle import Bundle, load_bundle
 from models.purifier import Preset
-from service.engine import Engine, Params, Smoothing, Ticket
+from service.engine import Engine
 from service.errors import (
     ChainDivergedError,
     DeadlineError,
@@ -20,6 +20,7 @@ from service.errors import (
     SettingsError,
     UnavailableError,
 )
+from service.jobs import Params, Smoothing, Ticket
 from tests.service.conftest import DIGITS, wait_for
 
 LIGHT = torch.full((1, 4, 4), 255, dtype=torch.uint8)

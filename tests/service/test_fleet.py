@@ -7,9 +7,10 @@ import torch
 
 from models.bundle import Bundle
 from models.purifier import Preset
-from service.engine import Engine, Params
+from service.engine import Engine
 from service.errors import UnavailableError
 from service.fleet import Fleet
+from service.jobs import Params
 from tests.service.conftest import wait_for
 
 IMAGE = torch.zeros((1, 4, 4), dtype=torch.uint8)

@@ -11,8 +11,8 @@ import torch
 from models.errors import ConfigError
 from service.__main__ import main
 from service.app import build_fleet
-from service.engine import Params
 from service.errors import SettingsError
+from service.jobs import Params
 from service.settings import DEFAULT_BUNDLE, Settings, load_settings, setting_sources
 
 DIGITS = Path(__file__).parents[2] / "models" / "zoo" / "digits-midrun"
