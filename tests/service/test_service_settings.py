@@ -1,5 +1,6 @@
 """Where settings come from, what is refused, and how `python -m service` ends when it can not start."""
 
+import ast
 import json
 import shutil
 import socket
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import service
 from models.errors import ConfigError
 from service.__main__ import main
 from service.app import build_fleet
@@ -24,6 +26,16 @@ def test_defaults() -> None:
     assert (settings.host, settings.port, settings.max_body_bytes) == ("127.0.0.1", 8000, 10 * 2**20)
     assert settings.bundle == DEFAULT_BUNDLE
     assert settings.bundle.parts[-3:] == ("models", "zoo", "cifar10-midrun")
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    folder = Path(service.__file__).parent
+    trees = [ast.parse(path.read_text()) for path in folder.glob("*.py") if path.name != "settings.py"]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    read = {
+        node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("settings")
+    }
+    assert Settings.model_fields.keys() - read == set()
 
 
 def test_flags_win_over_variables_over_defaults() -> None:
