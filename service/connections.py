@@ -3,11 +3,15 @@
 import asyncio
 import logging
 import resource
+import uuid
 from typing import ClassVar
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.errors import SettingsError
+from service.problems import MEDIA_TYPE
+from service.schemas import Problem
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,18 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._forget()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP with a problem document too; no application sees it."""
+        problem = Problem(
+            type="about:blank", title="Bad Request", status=400, detail=msg, instance="", request_id=uuid.uuid4().hex
+        )
+        body = problem.model_dump_json().encode()
+        headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
+        response = h11.Response(status_code=400, headers=list(headers.items()), reason="Bad Request")
+        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:

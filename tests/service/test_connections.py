@@ -1,5 +1,6 @@
 """Raw sockets against a real server: those that keep a connection for nothing lose it."""
 
+import json
 import resource
 import socket
 import time
@@ -75,6 +76,20 @@ def test_a_body_that_nobody_waits_for_any_more_keeps_no_connection(strict: httpx
             answer += connection.recv(65536)
         assert answer.startswith(b"HTTP/1.1 404")
         closed_after(connection, b"x" * 500)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n", b"\x16\x03\x01" * 100]
+)
+def test_what_is_not_http_is_a_problem_too(strict: httpx.Client, sent: bytes) -> None:
+    with connect(strict) as connection, connection.makefile("rb") as answer:
+        connection.sendall(sent + b"\r\n\r\n")
+        head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"content-type: application/problem+json" in head
+    problem = json.loads(body)
+    assert problem.keys() == {"type", "title", "status", "detail", "instance", "request_id", "errors"}
+    assert (problem["status"], len(problem["request_id"])) == (400, 32)
 
 
 def test_a_request_that_is_being_answered_has_all_the_time_it_needs(strict: httpx.Client) -> None:
