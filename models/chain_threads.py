@@ -1,10 +1,10 @@
 """Chains spread over CPU cores: each thread runs its share of the batch alone, with operations that use one core.
 
 PyTorch's own way is to split every operation over all cores, which meets at a barrier twenty times a step. Chains do
-not need each other, so many steps can pass without one.
+not need each other, so many steps can pass without one. It pays for many steps at a time only: handing work to a thread
+costs more than PyTorch's barriers of one step.
 """
 
-import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,12 +39,6 @@ class ChainThreads:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
-
-
-@functools.cache
-def core_threads(count: int) -> ChainThreads:
-    """The process's own pool of that many threads, as PyTorch keeps one."""
-    return ChainThreads(count)
 
 
 def shares(length: int, count: int) -> list[slice]:

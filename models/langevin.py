@@ -12,7 +12,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.chain_threads import core_threads, shares
 from models.config import Frozen
 from models.gradients import Energy, Gradient, energy_gradient, gradient_of
 from models.precision import Precision
@@ -107,7 +106,11 @@ def run_langevin(
         num_steps: int64 [B], each chain's own number of steps instead of the common one; a chain that has run its
             steps leaves the batch.
     """
-    step_on = _stepper(gradient_of(energy, config.precision), config, x, randn_like)
+    gradient, settings = gradient_of(energy, config.precision), (config.step_size, config.drift_rate)
+
+    def step_on(state: Tensor) -> tuple[Tensor, LangevinInfo]:
+        return langevin_transition(gradient, state, *settings, randn_like)
+
     if num_steps is None:
         return _run(step_on, x, config, callback)
     if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
@@ -134,27 +137,6 @@ def _run(step_on: Step, x: Tensor, config: LangevinConfig, callback: Callback | 
         if callback is not None:
             callback(step, x, info)
     return x, LangevinInfo(last_energy, drift_sum / max(config.num_steps, 1))
-
-
-def _stepper(gradient: Gradient, config: LangevinConfig, x: Tensor, randn_like: Noise) -> Step:
-    """How the chains x [B, ...] are moved: on a CPU with several cores, each core moves a share of them."""
-    plain = partial(langevin_transition, gradient, step_size=config.step_size, drift_rate=config.drift_rate)
-    if x.device.type != "cpu" or len(x) == 1 or torch.get_num_threads() == 1:
-        return lambda state: plain(state, randn_like=randn_like)
-    threads = core_threads(torch.get_num_threads())
-
-    def on_cores(state: Tensor) -> tuple[Tensor, LangevinInfo]:
-        noise, moved = randn_like(state), torch.empty_like(state)
-        info = LangevinInfo(state.new_empty(len(state)), state.new_empty(len(state)))
-
-        def move(share: slice) -> None:
-            moved[share], own = plain(state[share], randn_like=lambda _: noise[share])
-            info.energy[share], info.drift_norm[share] = own
-
-        threads.map(move, shares(len(state), threads.count))
-        return moved, info
-
-    return on_cores
 
 
 def seeded_noise(generator: torch.Generator) -> Noise:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from models.langevin import LangevinConfig, add_energies, langevin_step, run_langevin, seeded_noise
-from models.networks.energy import LightEnergy
 
 
 def quadratic(x: Tensor) -> Tensor:
@@ -120,21 +119,3 @@ def test_seeded_noise_repeats_and_advances() -> None:
     assert torch.equal(chain(), chain())
     noise = seeded_noise(torch.Generator().manual_seed(7))
     assert not torch.equal(noise(torch.zeros(3)), noise(torch.zeros(3)))
-
-
-@pytest.mark.parametrize("lengths", [None, torch.tensor([3, 0, 7, 7, 1])])
-def test_cores_share_the_chains_and_change_no_number(lengths: Tensor | None) -> None:
-    """The same noise goes to the same chains, however many cores move them."""
-    energy, config = LightEnergy(width=4), LangevinConfig(num_steps=7, step_size=0.05, temperature=0.1)
-    x, before = torch.rand(5, 3, 32, 32) * 2 - 1, torch.get_num_threads()
-    found = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            noise = seeded_noise(torch.Generator().manual_seed(1))
-            found.append(run_langevin(energy, x, config, lengths, noise))
-    finally:
-        torch.set_num_threads(before)
-    for state, info in found[1:]:
-        torch.testing.assert_close(state, found[0][0], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(tuple(info), tuple(found[0][1]), rtol=1e-4, atol=1e-5)
