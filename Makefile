@@ -55,7 +55,7 @@ clean:
 	$(PIP) --no-deps torchattacks==3.5.1
 	touch $@ .venv/serve.done
 
-# What Limpid is compared with has a venv on top of .venv: it brings uvloop and httptools, which uvicorn would choose for
+# What Limpid is compared with has a venv on top of .venv: it brings uvloop, which uvicorn would choose for
 # Limpid too.
 .venv/litserve.done: .venv/dev.done Makefile
 	.venv/bin/python -m venv .venv/litserve

@@ -112,7 +112,7 @@ def run_langevin(
         return langevin_transition(gradient, state, *settings, randn_like)
 
     if num_steps is None:
-        return _run(step_on, x, config, callback)
+        return _run(step_on, x, config.num_steps, callback)
     if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
         raise ValueError(f"num_steps must hold {len(x)} counts of at least 0, got {num_steps.tolist()}")
     state = x.detach().clone()
@@ -128,15 +128,15 @@ def run_langevin(
     return state, LangevinInfo(last_energy, drift_sum / num_steps.clamp(min=1))
 
 
-def _run(step_on: Step, x: Tensor, config: LangevinConfig, callback: Callback | None) -> tuple[Tensor, LangevinInfo]:
+def _run(step_on: Step, x: Tensor, num_steps: int, callback: Callback | None) -> tuple[Tensor, LangevinInfo]:
     x = x.detach()
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
-    for step in range(config.num_steps):
+    for step in range(num_steps):
         x, info = step_on(x)
         last_energy, drift_sum = info.energy, drift_sum + info.drift_norm
         if callback is not None:
             callback(step, x, info)
-    return x, LangevinInfo(last_energy, drift_sum / max(config.num_steps, 1))
+    return x, LangevinInfo(last_energy, drift_sum / max(num_steps, 1))
 
 
 def seeded_noise(generator: torch.Generator) -> Noise:

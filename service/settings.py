@@ -53,7 +53,7 @@ class Settings(Frozen):
     max_images: int = Field(32, ge=1, description="most images in one request")
     max_steps: int = Field(2000, ge=1, description="most Langevin steps that a request may ask for")
     max_replicates: int = Field(128, ge=1, description="most chains that a request may ask for")
-    max_cost: int = Field(300_000, ge=1, description="most image-steps of one request: images x replicates x steps")
+    max_cost: int = Field(300_000, ge=1, description="most image-steps of one request, classifying included")
     max_requests: int = Field(256, ge=1, description="requests taken in at once; others are told to retry")
     queue_seconds: float = Field(30.0, gt=0, description="how long the queue may be, in seconds at the measured speed")
     overload_status: Annotated[Literal[503, 429], BeforeValidator(_whole)] = Field(

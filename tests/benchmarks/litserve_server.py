@@ -3,7 +3,7 @@
     python3.11 -m venv .venv/litserve
     .venv/litserve/bin/pip install -c constraints.txt -e ".[cpu]" litserve==0.2.19
 
-It takes a venv of its own, which `make bench` makes: LitServe brings uvloop and httptools, and uvicorn would choose
+It takes a venv of its own, which `make bench` makes: LitServe brings uvloop, and uvicorn would choose
 them for Limpid too.
 
 LitServe batches dynamically: what arrives within `batch_timeout`, up to `max_batch_size` requests, is one batch, and is
