@@ -45,7 +45,8 @@ class RateLimiter:
 def _refuse(cost: int, level: float, burst: float, rate: float) -> NoReturn:
     if cost > burst:
         raise RateLimitedError(
-            f"the request costs {cost} image-steps (images x chains x steps, and classifying), the key may use at most {burst:g} at once"
+            f"the request costs {cost} image-steps (images x chains x steps, and classifying), "
+            f"the key may use at most {burst:g} at once"
         )
     raise RateLimitedError(
         f"the request costs {cost} image-steps, the key has {level:g} left of {burst:g} and gains {rate:g} a second",

@@ -4,7 +4,7 @@
     .venv/litserve/bin/pip install -c constraints.txt -e ".[cpu]" litserve==0.2.19
 
 It takes a venv of its own, which `make bench` makes: LitServe brings uvloop, and uvicorn would choose
-them for Limpid too.
+it for Limpid too.
 
 LitServe batches dynamically: what arrives within `batch_timeout`, up to `max_batch_size` requests, is one batch, and is
 answered when its longest chain is done. Each chain leaves the batch at its own length, so that a short one beside a
