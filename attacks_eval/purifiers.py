@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from attacks_eval.errors import GradientError, QuestionError
 from attacks_eval.gradients import GradMode, hessian_vanishes, pull_back_exactly, pull_back_smoothly
-from models.langevin import LangevinInfo, Noise
+from models.langevin import LangevinInfo
 from models.networks.smooth_twin import smooth_twin
+from models.noise import Noise
 from models.purifier import Preset, PurifiedClassifier
 from models.streams import ChainNoise, Stream
 
@@ -66,8 +67,7 @@ class LangevinPurifier:
         """The chains' last states; all states are kept unless the mode is bpda (K x 4 bytes x the image's size)."""
         if mode.kind == "bpda":
             return self.run(x, noise), lambda v: v
-        # In the chain's own memory layout, so that the replay takes the same kernels.
-        states = [x.detach().contiguous(memory_format=torch.channels_last)]
+        states = [x.detach().contiguous()]  # as the chain has it, so that the replay takes the same kernels
 
         def keep(step: int, state: Tensor, info: LangevinInfo) -> None:
             states.append(state)

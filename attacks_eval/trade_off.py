@@ -20,7 +20,8 @@ from models.bundle import Bundle
 from models.console import progress_bar
 from models.evaluation.accuracy import accuracy
 from models.evaluation.sample import LabelledImages
-from models.langevin import LangevinConfig, LangevinInfo, seeded_noise
+from models.langevin import LangevinConfig, LangevinInfo
+from models.noise import SeededNoise
 from models.purifier import PurifiedClassifier, chain_batches, split_replicates
 
 
@@ -88,7 +89,7 @@ def logits_along_chains(
     seed: int,
 ) -> Tensor:
     """Logits [lengths, R, B, K] of the states that chains pass after each of `lengths` steps."""
-    noise = seeded_noise(torch.Generator(images.device).manual_seed(seed))
+    noise = SeededNoise(torch.Generator(images.device).manual_seed(seed))
     along = []
     total = len(images) * replicates * sampler.num_steps
     with progress_bar(f"step size {sampler.step_size:g}, T {sampler.temperature:g} (image-steps)", total) as progress:

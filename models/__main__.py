@@ -21,8 +21,8 @@ from models.evaluation.calibrate import calibrate
 from models.evaluation.sample import LabelledImages, take_images
 from models.export import export_bundle, read_presets, write_manifest
 from models.image_files import read_image, write_png
-from models.langevin import seeded_noise
 from models.model_card import for_the_card
+from models.noise import SeededNoise
 from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.training.diagnostics import save_grid
 from models.training.recipe import load_recipe
@@ -109,7 +109,7 @@ def sample(options: argparse.Namespace) -> None:
     bundle = load_bundle(options.bundle, device)
     image, preset = bundle.manifest.image, bundle.defence.preset
     generator = torch.Generator(device).manual_seed(options.seed)
-    noise = seeded_noise(generator)
+    noise = SeededNoise(generator)
     if options.start == "noise":
         starts = noise(torch.empty(options.count, image.channels, image.height, image.width, device=device))
     else:

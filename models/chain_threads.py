@@ -8,6 +8,7 @@ costs more than PyTorch's barriers of one step.
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 from typing import TypeVar
 
@@ -39,6 +40,16 @@ class ChainThreads:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def chain_threads() -> ChainThreads:
+    """As many threads as PyTorch would use here, kept for the process; none of their own within such a thread."""
+    return _kept(torch.get_num_threads())
+
+
+@cache
+def _kept(count: int) -> ChainThreads:
+    return ChainThreads(count)
 
 
 def shares(length: int, count: int) -> list[slice]:

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.langevin import Callback, LangevinConfig, Noise, run_langevin
+from models.langevin import Callback, LangevinConfig, run_langevin
+from models.noise import UNSEEDED, Noise
 from models.pixels import Normalisation
 
 
@@ -68,11 +69,10 @@ class PurifiedClassifier(nn.Module):
         self,
         x: Tensor,
         sampler: LangevinConfig | None = None,
-        randn_like: Noise = torch.randn_like,
+        randn_like: Noise = UNSEEDED,
         callback: Callback | None = None,
     ) -> Tensor:
         """One chain from each image of the batch; the result is not clamped and carries no gradient."""
-        x = x.contiguous(memory_format=torch.channels_last)
         return run_langevin(self.energy, x, sampler or self.preset, randn_like=randn_like, callback=callback)[0]
 
     def classify(self, x: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class PurifiedClassifier(nn.Module):
         self,
         x: Tensor,
         preset: Preset | None = None,
-        randn_like: Noise = torch.randn_like,
+        randn_like: Noise = UNSEEDED,
         callback: Callback | None = None,
     ) -> Tensor:
         """Logits of each replicate, [R, B, K]; chains run in batches that stay in the cache."""
@@ -95,7 +95,7 @@ class PurifiedClassifier(nn.Module):
         logits = [self.classify(self.purify(batch, preset, randn_like, callback)) for batch in batches]
         return split_replicates(torch.cat(logits), preset.replicates)
 
-    def forward(self, x: Tensor, preset: Preset | None = None, randn_like: Noise = torch.randn_like) -> Tensor:
+    def forward(self, x: Tensor, preset: Preset | None = None, randn_like: Noise = UNSEEDED) -> Tensor:
         """Mean logits over the replicates, [B, K]."""
         return self.replicate_logits(x, preset, randn_like).mean(0)
 

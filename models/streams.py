@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.langevin import Noise
+from models.noise import Noise
 
 # Steps of noise drawn at a time: fewer calls, and any block of a long chain can be drawn again alone.
 BLOCK = 16
@@ -86,13 +86,21 @@ class ChainNoise:
             self._block = block
         return torch.from_numpy(self._drawn[:, offset]).to(like)
 
-    def sequence(self) -> Noise:
+    def sequence(self) -> "NoiseSequence":
         """The noise of steps 0, 1, 2, ... at successive calls, as the sampler takes it."""
-        step = -1
+        return NoiseSequence(self)
 
-        def randn_like(x: Tensor) -> Tensor:
-            nonlocal step
-            step += 1
-            return self.at(step, x)
 
-        return randn_like
+class NoiseSequence:
+    """A chains' noise, one step after another."""
+
+    def __init__(self, noise: ChainNoise) -> None:
+        self._noise, self._step = noise, -1
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._step += 1
+        return self._noise.at(self._step, x)
+
+    def divide(self, parts: Sequence[slice]) -> Sequence[Noise]:
+        """Each chain has its own stream already."""
+        return [NoiseSequence(ChainNoise(self._noise.streams[part])) for part in parts]

@@ -62,7 +62,7 @@ class Slots:
         self.profile, self.device = profile, device
         self._gradient, self._threads = gradient, threads
         size, ahead = profile.buckets[-1], max(profile.quantum.values())
-        self._x = torch.zeros(size, *shape, device=device).contiguous(memory_format=torch.channels_last)
+        self._x = torch.zeros(size, *shape, device=device)
         self._noise = torch.zeros(size, ahead, *shape, device=device)
         self._settings = torch.zeros(2, size, 1, 1, 1, device=device)
         self._energies = torch.zeros(ahead, size, device=device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.langevin import seeded_noise
+from models.noise import SeededNoise
 from models.purifier import Preset, PurifiedClassifier
 
 Z_95 = 1.959963984540054
@@ -70,5 +70,5 @@ def purified_logits(
         images: [B, C, H, W] in [-1, 1].
         advance: told the number of image-steps after each step, for a progress bar.
     """
-    noise = seeded_noise(torch.Generator(images.device).manual_seed(seed))
+    noise = SeededNoise(torch.Generator(images.device).manual_seed(seed))
     return defence.replicate_logits(images, preset, noise, lambda _, state, info: advance(len(state)))

@@ -9,7 +9,8 @@ from models.bundle import Bundle
 from models.calibration import MINIMUM_IMAGES, Calibration, Origin, Signals, fit_calibration, measure_signals
 from models.errors import DataError
 from models.evaluation.sample import LabelledImages
-from models.langevin import LangevinInfo, Noise, seeded_noise
+from models.langevin import LangevinInfo
+from models.noise import Noise, SeededNoise
 from models.purifier import Preset, PurifiedClassifier, chain_batches, split_replicates
 
 Advance = Callable[[int], None]
@@ -38,7 +39,7 @@ def signals_of(
     advance: Advance = lambda image_steps: None,
 ) -> Signals:
     """The signals of images [B, C, H, W] in [-1, 1], with seeded noise."""
-    noise = seeded_noise(torch.Generator(images.device).manual_seed(seed))
+    noise = SeededNoise(torch.Generator(images.device).manual_seed(seed))
     batches = chain_batches(images, preset.replicates)
     purified, drops = zip(*[_purify(defence, batch, preset, noise, advance) for batch in batches], strict=True)
     logits = torch.cat([defence.classify(batch) for batch in purified])

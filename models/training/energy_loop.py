@@ -19,7 +19,8 @@ from models.config import Frozen
 from models.console import progress_bar
 from models.data import ImageDataset, endless_batches
 from models.errors import TrainingDiverged
-from models.langevin import LangevinConfig, run_langevin, seeded_noise
+from models.langevin import LangevinConfig, run_langevin
+from models.noise import SeededNoise
 from models.pixels import from_uint8
 from models.training.average import WeightAverage
 from models.training.diagnostics import plot_diagnostics, save_grid
@@ -192,7 +193,7 @@ def _mid_run(
     assert bank is not None
     positives = _positives(training, data, config.batch_size, config.flip, config.data_noise, device)
     restarts = _positives(training, data, config.batch_size, config.flip, 0.0, device)
-    noise = seeded_noise(training.chain_generator)
+    noise = SeededNoise(training.chain_generator)
     last_update = first_update + config.updates
     with progress_bar("mid-run", config.updates, training.update - first_update) as progress:
         while training.update < last_update:
@@ -200,7 +201,6 @@ def _mid_run(
             starts, restarted = bank.rejuvenate(
                 slots, next(restarts), config.rejuvenation_prob, training.chain_generator
             )
-            starts = starts.contiguous(memory_format=torch.channels_last)
             training.network.requires_grad_(False)
             negatives, info = run_langevin(training.network, starts, sampler, randn_like=noise)
             training.network.requires_grad_(True)
@@ -245,7 +245,7 @@ def _positives(
     training: EnergyTraining, data: ImageDataset, count: int, flip: bool, noise: float, device: torch.device
 ) -> Iterator[Tensor]:
     """Endless batches of data in [-1, 1] on the device, with Gaussian noise of standard deviation `noise`."""
-    randn_like = seeded_noise(training.chain_generator)
+    randn_like = SeededNoise(training.chain_generator)
     for batch in endless_batches(data.images, count, training.data_generator, flip):
         images = from_uint8(batch).to(device)
         yield images + noise * randn_like(images) if noise else images

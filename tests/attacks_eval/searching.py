@@ -10,7 +10,7 @@ from attacks_eval.defence import Defence
 from attacks_eval.losses import attack_loss
 from attacks_eval.purifiers import AutogradPurifier
 from attacks_eval.threat_model import ThreatModel
-from models.langevin import Noise
+from models.noise import Noise
 from models.streams import Stream
 
 SHAPE = (3, 4, 4)

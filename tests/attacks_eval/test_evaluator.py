@@ -35,7 +35,7 @@ from attacks_eval.purifiers import AutogradPurifier
 from attacks_eval.threat_model import L2, Linf
 from models.bundle import Bundle
 from models.data import ImageDataset
-from models.langevin import Noise
+from models.noise import Noise
 from models.pixels import Normalisation, from_uint8, to_unit
 from models.purifier import Preset, PurifiedClassifier
 from tests.attacks_eval.searching import SHAPE, WEIGHTS, linear, on_levels

@@ -11,8 +11,8 @@ from attacks_eval.losses import margins
 from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
 from models.bundle import Bundle
 from models.data import ImageDataset
-from models.langevin import Noise
 from models.networks import build_network
+from models.noise import Noise
 from models.pixels import Normalisation, from_uint8, to_unit
 from models.purifier import Preset, PurifiedClassifier
 from models.streams import ChainNoise, Stream
@@ -113,7 +113,7 @@ def test_full_is_plain_autograd_on_a_smooth_energy(images: Tensor) -> None:
 def test_a_replay_along_other_states_is_refused(images: Tensor) -> None:
     energy = light("silu")
     noise = ChainNoise([Stream(("replay", row)) for row in range(3)])
-    states = [(2 * images - 1).contiguous(memory_format=torch.channels_last)]
+    states = [2 * images - 1]
     purifier = PurifiedClassifier(energy, Linear(), Normalisation(mean=(0.5,), std=(0.5,)), PRESET)
     purifier.purify(states[0], randn_like=noise.sequence(), callback=lambda step, state, info: states.append(state))
     pull_back_exactly(energy, states, noise, PRESET, None, torch.ones_like(images))

@@ -19,7 +19,7 @@ from attacks_eval.plans import Plan, PlannedAttack, blind, fixed_randomness, pgd
 from attacks_eval.probe import probe_gradients
 from attacks_eval.purifiers import AutogradPurifier
 from attacks_eval.threat_model import ThreatModel
-from models.langevin import Noise
+from models.noise import Noise
 from models.streams import Stream
 from tests.attacks_eval.searching import SHAPE, linear, noisy_linear, on_levels, plain
 

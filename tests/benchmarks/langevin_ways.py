@@ -73,10 +73,9 @@ def onnx(problem: Problem) -> Way:
 def ours(problem: Problem, precision: Precision) -> Way:
     """`run_langevin`, freezing included, in the memory layout that bundles are loaded in."""
     network = copy.deepcopy(problem.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = problem.x.contiguous(memory_format=torch.channels_last)
     sampler = SAMPLER.model_copy(update={"precision": precision})
 
     def run(steps: int) -> None:
-        run_langevin(network, x, sampler.model_copy(update={"num_steps": steps}))
+        run_langevin(network, problem.x, sampler.model_copy(update={"num_steps": steps}))
 
-    return Way(DTYPES[precision], run, gradient_of(network, precision)(x)[1])
+    return Way(DTYPES[precision], run, gradient_of(network, precision)(problem.x)[1])

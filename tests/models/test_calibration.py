@@ -18,7 +18,7 @@ from models.data import ImageDataset
 from models.errors import BundleError
 from models.evaluation.calibrate import signals_of
 from models.export import write_manifest
-from models.langevin import seeded_noise
+from models.noise import SeededNoise
 from models.pixels import from_uint8
 from models.purifier import Preset, replicate
 from tests.conftest import ZOO
@@ -141,7 +141,7 @@ def test_the_energy_drop_ends_before_the_last_step(digits_bundle: Bundle, digits
     found = signals_of(defence, images, PRESET, seed=3)
     shorter = PRESET.model_copy(update={"num_steps": PRESET.num_steps - 1})
     starts = replicate(images, 3)
-    noise = seeded_noise(torch.Generator().manual_seed(3))
+    noise = SeededNoise(torch.Generator().manual_seed(3))
     with torch.no_grad():
         fallen = defence.energy(starts) - defence.energy(defence.purify(starts, shorter, noise))
     assert torch.allclose(found.energy_drop, fallen.view(3, 10).mean(0), atol=1e-5)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.gradients import FrozenAutograd, FrozenConvolutions, energy_gradient, freeze, gradient_of
-from models.networks.energy import LightEnergy, SNGANEnergy32
+from models.frozen.light import FrozenLight
+from models.frozen.sngan import FrozenSNGAN
+from models.gradients import FrozenAutograd, energy_gradient, freeze, gradient_of
+from models.networks.energy import LightEnergy, SNGANEnergy, SNGANEnergy32, SNGANEnergy64, SNGANEnergy128
 
 LIGHT = {"channels": 3, "image_size": 32, "width": 8}
 
@@ -32,7 +34,7 @@ def test_in_float32_the_frozen_convolutions_are_autograd_to_rounding(
     x = images(count)
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     frozen = freeze(light, "float32")
-    assert isinstance(frozen, FrozenConvolutions)
+    assert isinstance(frozen, FrozenLight)
     (u, grad), (exact_u, exact) = frozen(x), energy_gradient(light, x, "float32")
     torch.testing.assert_close(u, exact_u, rtol=1e-5, atol=1e-6)
     assert relative_error(grad, exact) < 1e-5
@@ -68,7 +70,28 @@ def test_a_frozen_copy_does_not_see_later_weights(light: LightEnergy) -> None:
     assert torch.equal(frozen(x)[1], before)
 
 
-@pytest.mark.parametrize("energy", [LightEnergy(activation="silu", **LIGHT), SNGANEnergy32(width=8)])
+@pytest.mark.parametrize(
+    ("energy", "side"),
+    [
+        (SNGANEnergy32(width=8), 32),
+        (SNGANEnergy32(channels=1, width=8, slope=0.1), 24),
+        (SNGANEnergy64(width=32), 64),
+        (SNGANEnergy128(width=32), 128),
+    ],
+)
+def test_residual_networks_with_pooling_folded_in_are_autograd_to_rounding(energy: SNGANEnergy, side: int) -> None:
+    channels = energy.blocks[0].conv1.in_channels
+    x = torch.rand(3, channels, side, side, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    frozen = freeze(energy, "float32")
+    assert isinstance(frozen, FrozenSNGAN)
+    (u, grad), (exact_u, exact) = frozen(x), energy_gradient(energy, x, "float32")
+    torch.testing.assert_close(u, exact_u, rtol=1e-5, atol=1e-6)
+    assert relative_error(grad, exact) < 1e-4
+    autocast = relative_error(energy_gradient(energy, x, "bfloat16")[1], exact)
+    assert 1e-4 < relative_error(freeze(energy, "bfloat16")(x)[1], exact) < 1.5 * autocast
+
+
+@pytest.mark.parametrize("energy", [LightEnergy(activation="silu", **LIGHT), SNGANEnergy32(width=8, activation="silu")])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_other_networks_go_through_autograd(energy: nn.Module, precision: str) -> None:
     x, frozen = images(4), freeze(energy, precision)

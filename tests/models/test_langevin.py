@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.langevin import LangevinConfig, add_energies, langevin_step, run_langevin, seeded_noise
+from models.langevin import LangevinConfig, add_energies, langevin_step, run_langevin
+from models.noise import SeededNoise
 
 
 def quadratic(x: Tensor) -> Tensor:
@@ -17,7 +18,7 @@ def quadratic(x: Tensor) -> Tensor:
 def test_variance_of_a_quadratic_is_that_of_the_discretised_chain() -> None:
     """x <- (1 - a) x + s z with a = s^2 / 2T has variance s^2 / (1 - (1 - a)^2), not T."""
     config = LangevinConfig(num_steps=200, step_size=0.3, temperature=0.25)
-    noise = seeded_noise(torch.Generator().manual_seed(0))
+    noise = SeededNoise(torch.Generator().manual_seed(0))
     x, _ = run_langevin(quadratic, torch.zeros(20_000, 4), config, randn_like=noise)
     a = config.step_size**2 / (2 * config.temperature)
     expected = config.step_size**2 / (1 - (1 - a) ** 2)
@@ -49,7 +50,7 @@ def test_energy_terms_add_with_their_own_temperatures() -> None:
 
 def test_gaussian_term_alone_samples_its_own_width() -> None:
     config = LangevinConfig(num_steps=400, step_size=0.03, temperature=1.0)
-    noise = seeded_noise(torch.Generator().manual_seed(1))
+    noise = SeededNoise(torch.Generator().manual_seed(1))
     x, _ = run_langevin(add_energies([], tau=0.15), torch.zeros(20_000, 2), config, randn_like=noise)
     assert x.std().item() == pytest.approx(0.15, rel=0.02)
 
@@ -113,9 +114,9 @@ def test_bfloat16_is_the_networks_precision_never_the_chains() -> None:
 def test_seeded_noise_repeats_and_advances() -> None:
     def chain() -> Tensor:
         config = LangevinConfig(num_steps=3, step_size=0.1, temperature=1.0)
-        noise = seeded_noise(torch.Generator().manual_seed(7))
+        noise = SeededNoise(torch.Generator().manual_seed(7))
         return run_langevin(quadratic, torch.zeros(2, 3), config, randn_like=noise)[0]
 
     assert torch.equal(chain(), chain())
-    noise = seeded_noise(torch.Generator().manual_seed(7))
+    noise = SeededNoise(torch.Generator().manual_seed(7))
     assert not torch.equal(noise(torch.zeros(3)), noise(torch.zeros(3)))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from models.bundle import Bundle
 from models.data import ImageDataset
 from models.evaluation.accuracy import Accuracy, purified_logits
-from models.langevin import seeded_noise
+from models.noise import SeededNoise
 from models.pixels import Normalisation, from_uint8
 from models.purifier import Preset, PurifiedClassifier, agreement, replicate, split_replicates
 
@@ -38,10 +38,10 @@ def test_replicates_are_whole_copies_and_split_back() -> None:
 
 def test_forward_is_classify_after_purify_averaged_over_replicates(defence: PurifiedClassifier) -> None:
     x = torch.randn(2, 3, 4, 4)
-    noise = seeded_noise(torch.Generator().manual_seed(0))
+    noise = SeededNoise(torch.Generator().manual_seed(0))
     chains = defence.purify(replicate(x, 4), randn_like=noise)
     expected = split_replicates(defence.classify(chains), 4).mean(0)
-    again = defence(x, randn_like=seeded_noise(torch.Generator().manual_seed(0)))
+    again = defence(x, randn_like=SeededNoise(torch.Generator().manual_seed(0)))
     assert torch.allclose(again, expected)
 
 
@@ -55,7 +55,7 @@ def test_more_replicates_shrink_the_spread_by_their_root(defence: PurifiedClassi
     x = torch.zeros(500, 3, 2, 2)
 
     def spread(replicates: int) -> float:
-        noise = seeded_noise(torch.Generator().manual_seed(replicates))
+        noise = SeededNoise(torch.Generator().manual_seed(replicates))
         return float(defence(x, PRESET.model_copy(update={"replicates": replicates}), noise).std())
 
     assert spread(1) / spread(16) == pytest.approx(4.0, rel=0.1)
