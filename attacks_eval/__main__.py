@@ -64,14 +64,19 @@ def trade_off(options: argparse.Namespace) -> None:
         sorted(options.replicates),
         threat,
         config,
+        options.white_box,
+        options.workers,
         options.seed,
         out,
         options.command,
     )
-    table = Table("steps", "step size", "temperature", "replicates", "clean", "transfer")
+    chain = ("num_steps", "step_size", "temperature")
+    held = {tuple(row[key] for key in chain): _show(row["held"]) for row in result.get("white_box", [])}
+    table = Table("steps", "step size", "temperature", "replicates", "clean", "transfer", "white box")
     for row in result["rows"]:
-        shown = (str(row[key]) for key in ("num_steps", "step_size", "temperature", "replicates"))
-        table.add_row(*shown, _show(row["clean"]), _show(row["transfer"]))
+        shown = (str(row[key]) for key in (*chain, "replicates"))
+        knowing = held.get(tuple(row[key] for key in chain), "")
+        table.add_row(*shown, _show(row["clean"]), _show(row["transfer"]), knowing)
     console.print(table)
 
 
@@ -119,6 +124,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--replicates", type=positive_int, nargs="+", default=[1, 4])
     p.add_argument("--step-size", type=positive_float, nargs="+", help="default: the bundle's")
     p.add_argument("--temperature", type=positive_float, nargs="+", help="default: the bundle's")
+    p.add_argument(
+        "--white-box", type=positive_int, default=0, help="also attack so many images with knowledge of the defence"
+    )
+    p.add_argument("--workers", type=positive_int, default=1, help="processes that those attacks search in")
 
     p = commands.add_parser("craft", help=craft_image.__doc__, description=craft_image.__doc__)
     p.set_defaults(run=craft_image)

@@ -145,6 +145,8 @@ def _baseline(measured: dict[str, Any]) -> str:
 
 
 def _trade_off(measured: dict[str, Any]) -> str:
+    chain = ("num_steps", "step_size", "temperature")
+    held = {tuple(row[key] for key in chain): row for row in measured.get("white_box", [])}
     rows = [
         [
             str(row["num_steps"]),
@@ -153,14 +155,22 @@ def _trade_off(measured: dict[str, Any]) -> str:
             str(row["replicates"]),
             _percent(row["clean"]),
             _percent(row["transfer"]),
+            *([_percent(held[tuple(row[key] for key in chain)]["held"])] if held else []),
             f"{row['image_steps']:,}",
         ]
         for row in undominated(measured["rows"])
     ]
-    header = ["steps", "step size", "temperature", "replicates", "clean", "transfer", "image-steps an image"]
+    header = ["steps", "step size", "temperature", "replicates", "clean", "transfer"]
+    header += ["white box"] * bool(held) + ["image-steps an image"]
     first, count = measured["first"], measured["images"]
     source = f"Test images {first:,} to {first + count - 1:,}, PGD transfer as above, {measured['precision']}"
     shown = f"Of {len(measured['rows'])} settings, those that no other beats in clean, transfer and cost at once"
+    if held:
+        some = measured["white_box"][0]
+        shown += (
+            f". White box: {some['attack']}, {some['gradient']}, on the first {some['held']['total']} images, by the "
+            "mean logits of up to 128 replicates: one attack to rank settings by, not a worst case"
+        )
     return f"{source}. {shown}.\n\n{_table(header, rows)}\n\nRemade by `{measured['command']}`."
 
 

@@ -22,6 +22,7 @@ from models.errors import TrainingDiverged
 from models.langevin import LangevinConfig, run_langevin
 from models.noise import SeededNoise
 from models.pixels import from_uint8
+from models.precision import DTYPES, Precision, autocast
 from models.training.average import WeightAverage
 from models.training.diagnostics import plot_diagnostics, save_grid
 from models.training.run import TrainingRun
@@ -29,7 +30,12 @@ from models.training.warm_start import WarmStart, warm_start_loss
 
 
 class MidRun(Frozen):
-    """Mid-run learning. Noise is in [-1, 1] pixel units; `learning_rates` are (first update, rate) pairs."""
+    """Mid-run learning. Noise is in [-1, 1] pixel units; `learning_rates` are (first update, rate) pairs.
+
+    Args:
+        update_precision: of the network while it learns; weights, gradients and optimizer stay in float32.
+        bank_precision: what the bank holds its chains in.
+    """
 
     updates: int = Field(ge=1)
     batch_size: int = Field(default=64, ge=1)
@@ -39,6 +45,8 @@ class MidRun(Frozen):
     learning_rates: tuple[tuple[int, Annotated[float, Field(gt=0)]], ...] = Field(min_length=1)
     average_decay: float = Field(default=0.999, ge=0, lt=1)
     flip: bool = False
+    update_precision: Precision = "float32"
+    bank_precision: Precision = "float32"
     log_every: int = Field(default=20, ge=1)
     checkpoint_every: int = Field(default=200, ge=1)
 
@@ -124,6 +132,8 @@ def train_energy(
         _warm_start(training, data, sampler, warm_start, mid_run, run, device)
     if training.bank is None:
         _begin_mid_run(training, data, mid_run, device)
+    assert training.bank is not None
+    training.bank.states = training.bank.states.to(DTYPES[mid_run.bank_precision])
     training.average.decay = mid_run.average_decay
     _mid_run(training, data, sampler, mid_run, warm_start.updates, run, device)
     return training.average
@@ -208,7 +218,9 @@ def _mid_run(
 
             _set_learning_rate(training.optimizer, rate_at(config.learning_rates, training.update - first_update))
             both = torch.cat([next(positives), negatives]).contiguous(memory_format=torch.channels_last)
-            energy_pos, energy_neg = training.network(both).split(config.batch_size)
+            with autocast(device, config.update_precision):
+                energies = training.network(both).float()
+            energy_pos, energy_neg = energies.split(config.batch_size)
             energy_gap = energy_pos.mean() - energy_neg.mean()
             training.optimizer.zero_grad(set_to_none=True)
             (energy_gap / sampler.temperature).backward()

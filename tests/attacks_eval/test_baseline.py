@@ -14,6 +14,7 @@ from attacks_eval.trade_off import logits_along_chains
 from models.bundle import Bundle
 from models.data import ImageDataset
 from models.evaluation.accuracy import purified_logits
+from models.model_card import undominated
 from models.pixels import from_uint8, to_uint8
 from models.purifier import Preset
 from tests.conftest import ZOO
@@ -92,7 +93,27 @@ def test_trade_off_writes_a_row_for_each_point_of_the_grid(tmp_path: Path) -> No
     assert [row["image_steps"] for row in rows[:4]] == [2, 4, 4, 8]
     assert main(command) == 0
     assert json.loads(out.read_text())["rows"] == rows
+    assert "white_box" not in json.loads(out.read_text())
     assert main([*command, "--steps", "8"]) == 2, "another grid must not be answered with the old rows"
+
+
+def test_knowing_the_defence_is_measured_on_the_front_alone_and_breaks_more(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "trade_off.json"
+    grid = ["--steps", "2", "20", "--replicates", "1", "4", "--step-size", "0.05"]
+    command = ["trade-off", *DIGITS, "--budget", "40", "--first", "100", "--images", "12", *grid, "--white-box", "12"]
+    assert main([*command, "--out", str(out)]) == 0
+    result = json.loads(out.read_text())
+    front = {(row["num_steps"], row["step_size"]) for row in undominated(result["rows"])}
+    assert {(row["num_steps"], row["step_size"]) for row in result["white_box"]} == front
+    (longest,) = (row for row in result["white_box"] if row["num_steps"] == 20)
+    (averaged,) = (row for row in result["rows"] if (row["num_steps"], row["replicates"]) == (20, 4))
+    assert longest["held"]["total"] == 12
+    assert longest["held"]["correct"] < averaged["transfer"]["correct"]
+    before = out.read_bytes()
+    assert main([*command, "--out", str(out)]) == 0
+    assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize(

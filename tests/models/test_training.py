@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,6 +204,28 @@ def test_a_finished_run_is_left_alone_and_another_recipe_is_refused(tmp_path: Pa
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     assert state["amendments"] == [{"update": 6 * 23, "changed": ["training.epochs: 6 -> 7"]}]
     assert state["update"] == 7 * 23
+
+
+def test_in_low_precision_learning_goes_the_same_way(tmp_path: Path) -> None:
+    """The first updates move the weights in nearly the same direction, and the bank is half the size."""
+
+    def learn(name: str, *more: str) -> dict[str, Any]:
+        overrides = [*ENERGY, "warm_start.updates=0", "mid_run.updates=10", *more]
+        train_recipe(load_recipe("digits_midrun", overrides), tmp_path / name, False, False, torch.device("cpu"))
+        return load_checkpoint(tmp_path / name / "checkpoint.pt")
+
+    exact = learn("exact")
+    low = learn("low", "mid_run.update_precision=bfloat16", "mid_run.bank_precision=bfloat16")
+    start = learn("start", "mid_run.updates=1", "mid_run.learning_rates=[[0, 1e-30]]")
+
+    def moved(state: dict[str, Any]) -> Tensor:
+        return torch.cat([(state["network"][name] - start["network"][name]).flatten() for name in start["network"]])
+
+    assert all(weight.dtype == torch.float32 for weight in low["network"].values())
+    assert float(torch.cosine_similarity(moved(exact), moved(low), dim=0)) > 0.95
+    assert not torch.equal(moved(exact), moved(low))
+    assert low["bank"]["states"].dtype == torch.bfloat16
+    assert exact["bank"]["states"].dtype == torch.float32
 
 
 def test_divergence_stops_with_the_update_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
