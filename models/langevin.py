@@ -22,7 +22,7 @@ from models.gradients import Energy, Gradient, energy_gradient, gradient_of
 from models.noise import UNSEEDED, DivisibleNoise, Noise
 from models.precision import Precision
 
-PIXELS_APART = 16 * 32 * 32
+PIXELS_APART = 32 * 32 * 32
 """Pixels of the chains that a core moves together: enough to fill its vectors, few enough to stay in its cache."""
 
 

@@ -1,7 +1,8 @@
 """What a network's gradient costs in arithmetic and memory, and how much arithmetic the machine can do.
 
 FLOPs of an image-step: 2 (a multiply and an add) x 2 (forward, input gradient) x multiply-adds of the forward pass, of
-convolutions and linear maps. Bytes of an image-step: 2 (forward, input gradient) x sum over those layers of (elements
+convolutions and linear maps, as the network is published: who folds a pooling into a convolution does fewer, and its
+share of the peak may pass 1. Bytes of an image-step: 2 (forward, input gradient) x sum over those layers of (elements
 read + elements written + weights / batch) x bytes of an element: each layer's weights and activations move once per
 pass, and everything between the layers is taken to be fused into them. Arithmetic intensity is FLOPs over bytes.
 """
