@@ -17,7 +17,7 @@ length of its preset.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -27,12 +27,16 @@ from torch import Tensor
 
 from attacks_eval.errors import GradientError, QuestionError
 from models.config import Frozen
+from models.frozen.light_hessian import FrozenLightHessian
 from models.gradients import Energy, gradient_of
 from models.langevin import LangevinConfig, langevin_transition
-from models.precision import Precision, autocast
+from models.networks.energy import LightEnergy, SmoothLeakyReLU
+from models.precision import DTYPES, Precision, autocast
 from models.streams import ChainNoise
 
 Kind = Literal["bpda", "full", "smooth"]
+HessianProduct = Callable[[Tensor, Tensor], Tensor]
+"""(x, v), both [N, ...] -> H(x) v, without a graph."""
 
 
 class GradMode(Frozen):
@@ -119,12 +123,22 @@ def pull_back_smoothly(
 
     With a stride, the state in the middle of each group of steps speaks for the group.
     """
-    steps = _steps(states, mode.last)
+    steps, hessian_product = _steps(states, mode.last), hessian_product_of(twin, config.precision)
     for start in range(0, len(steps), mode.stride):
         group = steps[start : start + mode.stride]
-        x, gradient = _energy_gradient(twin, states[group[len(group) // 2]], config.precision)
-        v = v - len(group) * config.drift_rate * _hessian_product(x, gradient, v)
+        v = v - len(group) * config.drift_rate * hessian_product(states[group[len(group) // 2]], v)
     return v
+
+
+def hessian_product_of(energy: Energy, precision: Precision) -> HessianProduct:
+    """H(x) v of an energy whose weights stand still: written out for a smooth light network, or by autograd."""
+    if isinstance(energy, LightEnergy) and isinstance(energy.layers[1], SmoothLeakyReLU):
+        return FrozenLightHessian(energy, DTYPES[precision])
+
+    def by_autograd(x: Tensor, v: Tensor) -> Tensor:
+        return _hessian_product(*_energy_gradient(energy, x, precision), v)
+
+    return by_autograd
 
 
 @torch.no_grad()

@@ -25,6 +25,14 @@ class SmoothLeakyReLU(nn.Module):
         rounded = torch.sqrt(x * x + self.smoothing**2)
         return 0.5 * (1.0 + self.slope) * x + 0.5 * (1.0 - self.slope) * rounded
 
+    def derivatives(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The value, and its first and second derivative."""
+        mean, half = 0.5 * (1.0 + self.slope), 0.5 * (1.0 - self.slope)
+        inverse = torch.rsqrt(x * x + self.smoothing**2)
+        share = x * inverse
+        value = mean * x + half * (x * share + self.smoothing**2 * inverse)
+        return value, mean + half * share, half * self.smoothing**2 * inverse.pow(3)
+
 
 def make_activation(name: str, slope: float, smoothing: float) -> nn.Module:
     """`leaky` (slope 0 is ReLU), `smooth_leaky` or `silu`."""

@@ -24,7 +24,7 @@ from models.config import Frozen, apply_overrides, validate
 from models.console import console, positive_int, run_command
 from models.files import commit
 from models.precision import DTYPES
-from tests.benchmarks import attacks, langevin, service_aborts, service_engine, service_load
+from tests.benchmarks import attacks, langevin, service_aborts, service_engine, service_load, training
 from tests.benchmarks.aims import show_aims
 from tests.benchmarks.langevin_ways import OURS
 
@@ -63,6 +63,14 @@ def _show_cost(rows: list[dict[str, Any]]) -> None:
         times = {row["batch"]: row["milliseconds"] for row in rows if (row["network"], row["side"]) == (network, side)}
         cells = (f"{times[batch]:.3g}" if batch in times else "-" for batch in batches)
         table.add_row(network, str(side), f"{flops / 1e6:.0f}", *cells)
+    console.print(table)
+
+
+def show_training(result: dict[str, Any]) -> None:
+    """Seconds of an update, with its Langevin steps and without."""
+    table = Table("update", "seconds (median)", "spread")
+    for row in result["rows"]:
+        table.add_row(row["way"], f"{row['median']:.3f}", f"{row['fastest']:.3f} to {row['slowest']:.3f}")
     console.print(table)
 
 
@@ -143,6 +151,7 @@ class Benchmark:
 
 BENCHMARKS = {
     "langevin": Benchmark(langevin.Setting, langevin.measure_langevin, show_langevin),
+    "training": Benchmark(training.Setting, training.measure_training, show_training),
     "attacks": Benchmark(attacks.Setting, attacks.measure_attacks, show_attacks),
     "service-engine": Benchmark(service_engine.Setting, service_engine.measure_service_engine, show_service_engine),
     "service-load": Benchmark(service_load.Setting, service_load.measure_service_load, show_service_load),
