@@ -13,13 +13,10 @@ from attacks_eval.gradients import GradMode
 from attacks_eval.losses import LossName, attack_loss
 from attacks_eval.purifiers import LangevinPurifier, NoPurifier, PullBack, Purifier
 from attacks_eval.threat_model import check_unit_range
+from models.langevin import BATCH_MULTIPLE
 from models.pixels import from_unit, from_unit_unbounded
 from models.purifier import CHAINS_PER_BATCH, Preset, PurifiedClassifier, replicate, split_replicates
 from models.streams import ChainNoise, Stream
-
-# Batches are padded to a multiple of this: convolution kernels treat a remainder differently, in the last bits, and a
-# chain must not depend on what it is batched with.
-BATCH_MULTIPLE = 16
 
 
 @dataclass

@@ -106,13 +106,14 @@ def pull_back_exactly(
     """
     forward = gradient_of(energy, config.precision)
     for k in _steps(states, last):
+        rows = _moved(states, k)
         settings = (config.step_size, config.drift_rate, partial(noise.at, k))
-        replayed, _ = langevin_transition(forward, states[k], *settings)
-        if not torch.equal(replayed, states[k + 1]):
-            worst = float((replayed - states[k + 1]).abs().max())
+        replayed = langevin_transition(forward, states[k], *settings)[0][rows]
+        if not torch.equal(replayed, states[k + 1][rows]):
+            worst = float((replayed - states[k + 1][rows]).abs().max())
             raise GradientError(f"Langevin step {k} was replayed to another state than stored, {worst:.3g} off")
-        x, gradient = _energy_gradient(energy, states[k], config.precision)
-        v = v - config.drift_rate * _hessian_product(x, gradient, v)
+        x, gradient = _energy_gradient(energy, states[k][rows], config.precision)
+        v = v.index_add(0, rows, _hessian_product(x, gradient, v[rows]), alpha=-config.drift_rate)
     return v
 
 
@@ -126,7 +127,10 @@ def pull_back_smoothly(
     steps, hessian_product = _steps(states, mode.last), hessian_product_of(twin, config.precision)
     for start in range(0, len(steps), mode.stride):
         group = steps[start : start + mode.stride]
-        v = v - len(group) * config.drift_rate * hessian_product(states[group[len(group) // 2]], v)
+        taken = torch.stack([_moves(states, k) for k in group]).sum(0).to(v)
+        rows = taken.nonzero().squeeze(1)
+        pulled = hessian_product(states[group[len(group) // 2]][rows], v[rows])
+        v = v.index_add(0, rows, taken[rows].view(-1, *(1,) * (v.dim() - 1)) * pulled, alpha=-config.drift_rate)
     return v
 
 
@@ -152,6 +156,15 @@ def hessian_vanishes(energy: Energy, x: Tensor, precision: Precision = "float32"
 def _steps(states: Sequence[Tensor], last: int | None) -> range:
     total = len(states) - 1
     return range(total - 1, total - 1 - min(total, last or total), -1)
+
+
+def _moves(states: Sequence[Tensor], k: int) -> Tensor:
+    """bool [N]: which chains step k moved; one that has settled stands still."""
+    return (states[k + 1] != states[k]).flatten(1).any(1)
+
+
+def _moved(states: Sequence[Tensor], k: int) -> Tensor:
+    return _moves(states, k).nonzero().squeeze(1)
 
 
 def _energy_gradient(energy: Energy, state: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:

@@ -21,18 +21,27 @@ from models.config import Frozen
 from models.gradients import Energy, Gradient, energy_gradient, gradient_of
 from models.noise import UNSEEDED, DivisibleNoise, Noise
 from models.precision import Precision
+from models.settling import EnergyWatch
 
+BATCH_MULTIPLE = 16
+"""Batches shrink, and others are padded, to multiples of this: convolution kernels treat a remainder differently, in
+the last bits, and a chain must not depend on who is in its batch."""
 PIXELS_APART = 32 * 32 * 32
 """Pixels of the chains that a core moves together: enough to fill its vectors, few enough to stay in its cache."""
 
 
 class LangevinConfig(Frozen):
-    """How a chain runs. `precision` is the energy network's; the chain itself stays in its own dtype."""
+    """How a chain runs. `precision` is the energy network's; the chain itself stays in its own dtype.
+
+    `settle` lets a chain stop before `num_steps`, when its energy has not fallen by so many standard errors
+    (`models/settling.py`).
+    """
 
     num_steps: int = Field(ge=0)
     step_size: float = Field(gt=0)
     temperature: float = Field(gt=0)
     precision: Precision = "float32"
+    settle: float | None = Field(default=None, gt=0)
 
     @property
     def drift_rate(self) -> float:
@@ -45,6 +54,14 @@ class LangevinInfo(NamedTuple):
 
     energy: Tensor
     drift_norm: Tensor
+
+
+class ChainInfo(NamedTuple):
+    """What is left of a run: each chain's last energy, mean drift length, and number of steps, each [B]."""
+
+    energy: Tensor
+    drift_norm: Tensor
+    num_steps: Tensor
 
 
 Step = Callable[..., tuple[Tensor, LangevinInfo]]
@@ -105,68 +122,91 @@ def run_langevin(
     num_steps: Tensor | None = None,
     randn_like: Noise = UNSEEDED,
     callback: Callback | None = None,
-) -> tuple[Tensor, LangevinInfo]:
-    """`config.num_steps` steps from x [B, ...]; the info holds each chain's last energy and mean drift length.
+) -> tuple[Tensor, ChainInfo]:
+    """`config.num_steps` steps from x [B, ...], or fewer for chains that settle, when the configuration lets them.
 
     With divisible noise on a CPU, and without `callback` and `num_steps`, chains of images [B, C, H, W] run apart:
     `energy` is then called from several threads, each with some of the chains.
 
     Args:
-        num_steps: int64 [B], each chain's own number of steps instead of the common one; a chain that has run its
-            steps leaves the batch.
+        num_steps: int64 [B], each chain's own number of steps instead of the common one. A chain that has run its
+            steps, or settled, leaves the batch and stands still in what `callback` sees.
     """
     step_on = partial(langevin_transition, gradient_of(energy, config.precision))
     step_on = partial(step_on, step_size=config.step_size, drift_rate=config.drift_rate)
-    if num_steps is not None:
-        return _run_each_for(step_on, x, num_steps, randn_like, callback)
     x = x.contiguous()
+    if num_steps is not None:
+        if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
+            raise ValueError(f"num_steps must hold {len(x)} counts of at least 0, got {num_steps.tolist()}")
+        return _run_as_needed(step_on, x, num_steps, config.settle, randn_like, callback)
     if x.device.type != "cpu" or x.dim() != 4 or len(x) == 0 or not isinstance(randn_like, DivisibleNoise):
-        return _run(step_on, x, config.num_steps, randn_like, callback)
-    whole = [slice(len(x))]
+        return _run(step_on, x, config, randn_like, callback)
+    whole = [slice(0, len(x))]
     threads = chain_threads()
     parts = whole if callback is not None else _apart(len(x), math.prod(x.shape[2:]), threads.count)
     noises = randn_like.divide(parts)
     if parts == whole:
-        return _run(step_on, x, config.num_steps, noises[0], callback)
-    runs = [partial(_run, step_on, x[part], config.num_steps, noise) for part, noise in zip(parts, noises, strict=True)]
+        return _run(step_on, x, config, noises[0], callback)
+    runs = [partial(_run, step_on, x[part], config, noise) for part, noise in zip(parts, noises, strict=True)]
     states, infos = zip(*threads.map(lambda run: run(), runs), strict=True)
-    return torch.cat(states), LangevinInfo(*map(torch.cat, zip(*infos, strict=True)))
+    return torch.cat(states), ChainInfo(*map(torch.cat, zip(*infos, strict=True)))
 
 
 def _apart(chains: int, pixels: int, cores: int) -> list[slice]:
     """Equal parts, as many for each core; all together where a core would have no chain."""
     if chains < cores:
-        return [slice(chains)]
+        return [slice(0, chains)]
     most = max(1, PIXELS_APART // pixels)
     return shares(chains, cores * math.ceil(chains / (cores * most)))
 
 
 def _run(
-    step_on: Step, x: Tensor, num_steps: int, randn_like: Noise, callback: Callback | None = None
-) -> tuple[Tensor, LangevinInfo]:
+    step_on: Step, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None = None
+) -> tuple[Tensor, ChainInfo]:
+    counts = torch.full((len(x),), config.num_steps, device=x.device)
+    if config.settle is not None:
+        return _run_as_needed(step_on, x, counts, config.settle, randn_like, callback)
     x = x.detach().clone()  # a thread's own, whatever mode its caller is in
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
-    for step in range(num_steps):
+    for step in range(config.num_steps):
         x, info = step_on(x, randn_like=randn_like)
         last_energy, drift_sum = info.energy, drift_sum + info.drift_norm
         if callback is not None:
             callback(step, x, info)
-    return x, LangevinInfo(last_energy, drift_sum / max(num_steps, 1))
+    return x, ChainInfo(last_energy, drift_sum / max(config.num_steps, 1), counts)
 
 
-def _run_each_for(
-    step_on: Step, x: Tensor, num_steps: Tensor, randn_like: Noise, callback: Callback | None
-) -> tuple[Tensor, LangevinInfo]:
-    if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
-        raise ValueError(f"num_steps must hold {len(x)} counts of at least 0, got {num_steps.tolist()}")
-    state = x.detach().clone()
+def _run_as_needed(
+    step_on: Step, x: Tensor, num_steps: Tensor, settle: float | None, randn_like: Noise, callback: Callback | None
+) -> tuple[Tensor, ChainInfo]:
+    """Noise is drawn for all chains at every step, so that one's noise does not depend on who has left."""
+    state, left = x.detach().clone(), num_steps.clone()
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
-    for step in range(int(num_steps.max())):
-        active = (num_steps > step).nonzero().squeeze(1)
-        moved, info = step_on(state[active], randn_like=randn_like)
-        state = state.index_copy(0, active, moved)
-        last_energy = last_energy.index_copy(0, active, info.energy.to(last_energy.dtype))
-        drift_sum = drift_sum.index_add(0, active, info.drift_norm)
+    watch = None if settle is None else EnergyWatch(settle)
+    leaving = {0, *num_steps.tolist()}  # when somebody does, so that a GPU is not asked at every step
+    for step in range(max(leaving)):
+        if step in leaving:
+            moving = left > step
+            rows = _rows(moving)
+            kept = moving[rows]
+        if not len(rows):
+            break
+        noise = randn_like(state)
+        moved, info = step_on(state[rows], randn_like=lambda _, noise=noise, rows=rows: noise[rows])
+        going, info = rows[kept], LangevinInfo(info.energy[kept], info.drift_norm[kept])
+        state = state.index_copy(0, going, moved[kept])
+        last_energy = last_energy.index_copy(0, going, info.energy.to(last_energy.dtype))
+        drift_sum = drift_sum.index_add(0, going, info.drift_norm)
         if callback is not None:
             callback(step, state, LangevinInfo(last_energy, info.drift_norm))
-    return state, LangevinInfo(last_energy, drift_sum / num_steps.clamp(min=1))
+        if watch is not None and (settled := watch.add(last_energy)) is not None:
+            left = torch.where(settled, left.clamp(max=step + 1), left)
+            leaving.add(step + 1)
+    return state, ChainInfo(last_energy, drift_sum / left.clamp(min=1), left)
+
+
+def _rows(moving: Tensor) -> Tensor:
+    """The chains that move, and as many others as make their number a multiple, or the whole batch."""
+    count = int(moving.sum())
+    padded = min(len(moving), math.ceil(count / BATCH_MULTIPLE) * BATCH_MULTIPLE)
+    return (~moving).to(torch.uint8).argsort(stable=True)[:padded]

@@ -11,6 +11,7 @@ from attacks_eval.losses import margins
 from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
 from models.bundle import Bundle
 from models.data import ImageDataset
+from models.langevin import run_langevin
 from models.networks import build_network
 from models.noise import Noise
 from models.pixels import Normalisation, from_uint8, to_unit
@@ -123,6 +124,26 @@ def test_a_replay_along_other_states_is_refused(images: Tensor) -> None:
     other = ChainNoise([Stream(("other", row)) for row in range(3)])
     with pytest.raises(GradientError, match="another state"):
         pull_back_exactly(energy, states, other, PRESET, None, torch.ones_like(images))
+
+
+@pytest.mark.parametrize("kind", ["full", "smooth"])
+def test_a_chain_that_settled_is_pulled_back_through_its_own_steps_alone(images: Tensor, kind: str) -> None:
+    """As a chain of just so many steps, which is what it was."""
+    settling = PRESET.model_copy(update={"num_steps": 90, "settle": 2.0})
+    energy, mode = Quadratic(), GradMode.model_validate(kind)
+    x = (2 * images - 1) * torch.tensor([0.05, 1.0, 20.0]).view(3, 1, 1, 1)
+    noise = ChainNoise([Stream(("settled", row)) for row in range(3)])
+    purifier = PurifiedClassifier(energy, Linear(), Normalisation(mean=(0.5,), std=(0.5,)), PRESET)
+    counts = run_langevin(energy, x, settling, randn_like=noise.sequence())[1].num_steps.tolist()
+    assert counts[0] < counts[-1]
+    purified, pull_back = LangevinPurifier(purifier, settling).record(x, noise, mode)
+    pulled = pull_back(torch.ones_like(x))
+    for row, steps in enumerate(counts):
+        fixed = LangevinPurifier(purifier, PRESET.model_copy(update={"num_steps": steps}))
+        alone, pull_back_alone = fixed.record(x, noise, mode)
+        assert torch.equal(purified[row], alone[row])
+        torch.testing.assert_close(pulled[row], pull_back_alone(torch.ones_like(x))[row])
+    assert not torch.allclose(pulled[0], pulled[-1])
 
 
 def test_through_a_piecewise_linear_energy_full_is_bpda_exactly(images: Tensor) -> None:
