@@ -61,6 +61,7 @@ def trade_off(options: argparse.Namespace) -> None:
         taken,
         samplers,
         sorted(options.steps),
+        sorted(options.settle),
         sorted(options.replicates),
         threat,
         config,
@@ -70,11 +71,11 @@ def trade_off(options: argparse.Namespace) -> None:
         out,
         options.command,
     )
-    chain = ("num_steps", "step_size", "temperature")
+    chain = ("num_steps", "settle", "step_size", "temperature")
     held = {tuple(row[key] for key in chain): _show(row["held"]) for row in result.get("white_box", [])}
-    table = Table("steps", "step size", "temperature", "replicates", "clean", "transfer", "white box")
+    table = Table("steps", "settle", "step size", "T", "replicates", "cost", "clean", "transfer", "white box")
     for row in result["rows"]:
-        shown = (str(row[key]) for key in (*chain, "replicates"))
+        shown = (str(row[key]) for key in (*chain, "replicates", "image_steps"))
         knowing = held.get(tuple(row[key] for key in chain), "")
         table.add_row(*shown, _show(row["clean"]), _show(row["transfer"]), knowing)
     console.print(table)
@@ -121,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     p.set_defaults(run=trade_off)
     _shared(p, first=0, images=200)
     p.add_argument("--steps", type=positive_int, nargs="+", default=[50, 100, 200, 400])
+    p.add_argument("--settle", type=positive_float, nargs="*", default=[], help="rules of stopping to try besides none")
     p.add_argument("--replicates", type=positive_int, nargs="+", default=[1, 4])
     p.add_argument("--step-size", type=positive_float, nargs="+", help="default: the bundle's")
     p.add_argument("--temperature", type=positive_float, nargs="+", help="default: the bundle's")

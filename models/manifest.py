@@ -124,5 +124,5 @@ class Manifest(Frozen):
         measured = {name: row["preset"] for name, row in result.get("presets", {}).items()}
         if "preset_name" in result:
             measured[result["preset_name"]] = result["preset"]
-        same = all(name in self.presets and self.presets[name].model_dump() == it for name, it in measured.items())
+        same = all(self.presets.get(name) == Preset.model_validate(preset) for name, preset in measured.items())
         return same and result.get("weights") == self.weights_digest

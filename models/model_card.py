@@ -110,7 +110,7 @@ def _presets(manifest: Manifest) -> str:
     rows = [
         [
             f"{name} (default)" if name == manifest.default_preset else name,
-            str(preset.num_steps),
+            _steps(preset.num_steps, preset.settle),
             f"{preset.step_size:g}",
             f"{preset.temperature:g}",
             str(preset.replicates),
@@ -145,23 +145,23 @@ def _baseline(measured: dict[str, Any]) -> str:
 
 
 def _trade_off(measured: dict[str, Any]) -> str:
-    chain = ("num_steps", "step_size", "temperature")
-    held = {tuple(row[key] for key in chain): row for row in measured.get("white_box", [])}
+    chain = ("num_steps", "settle", "step_size", "temperature")
+    held = {tuple(row.get(key) for key in chain): row for row in measured.get("white_box", [])}
     rows = [
         [
-            str(row["num_steps"]),
+            _steps(row["num_steps"], row.get("settle")),
             f"{row['step_size']:g}",
             f"{row['temperature']:g}",
             str(row["replicates"]),
             _percent(row["clean"]),
             _percent(row["transfer"]),
-            *([_percent(held[tuple(row[key] for key in chain)]["held"])] if held else []),
-            f"{row['image_steps']:,}",
+            *([_percent(held[tuple(row.get(key) for key in chain)]["held"])] if held else []),
+            f"{row['image_steps']:,.0f}",
         ]
         for row in undominated(measured["rows"])
     ]
     header = ["steps", "step size", "temperature", "replicates", "clean", "transfer"]
-    header += ["white box"] * bool(held) + ["image-steps an image"]
+    header += ["white box"] * bool(held) + ["image-steps a clean image"]
     first, count = measured["first"], measured["images"]
     source = f"Test images {first:,} to {first + count - 1:,}, PGD transfer as above, {measured['precision']}"
     shown = f"Of {len(measured['rows'])} settings, those that no other beats in clean, transfer and cost at once"
@@ -172,6 +172,10 @@ def _trade_off(measured: dict[str, Any]) -> str:
             "mean logits of up to 128 replicates: one attack to rank settings by, not a worst case"
         )
     return f"{source}. {shown}.\n\n{_table(header, rows)}\n\nRemade by `{measured['command']}`."
+
+
+def _steps(num_steps: int, settle: float | None) -> str:
+    return str(num_steps) if settle is None else f"at most {num_steps}, settle {settle:g}"
 
 
 def _suspicion(manifest: Manifest) -> str:

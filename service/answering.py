@@ -49,6 +49,7 @@ def answer(job: Job, defence: PurifiedClassifier, device: torch.device) -> Answe
         undefended,
         smoothed,
         drops,
+        torch.tensor([chain.done for chain in job.chains[: job.params.preset.replicates]]),
         queue_seconds=job.started - job.submitted,
         purify_seconds=job.purified - job.started,
         classify_seconds=classify_seconds,

@@ -17,7 +17,7 @@ from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.purifier import agreement
 from service.errors import RequestError
 from service.intake import Answered, Work
-from service.jobs import Smoothing
+from service.jobs import Result, Smoothing
 from service.parameters import Plan
 from service.problems import problem_document
 from service.schemas import (
@@ -130,7 +130,8 @@ def _count_failed(outcomes: Outcomes) -> int:
 def _purified_image(outcome: Answered) -> PurifiedImage:
     image, (_, height, width) = purified(outcome), outcome.pixels.shape
     png = base64.b64encode(image.png).decode("ascii")
-    return PurifiedImage(png_base64=png, width=width, height=height, distance=image.distance)
+    steps = _mean_steps(outcome.result)
+    return PurifiedImage(png_base64=png, width=width, height=height, distance=image.distance, mean_steps=steps)
 
 
 def _classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImage:
@@ -146,7 +147,12 @@ def _classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImag
         undefended=None if plan.labels_only else undefended,
         suspicion=_suspicion(outcome, plan, bundle),
         certificate=_certificate(result.smoothed_logits, plan.params.smoothing, names),
+        mean_steps=None if plan.labels_only else _mean_steps(result),
     )
+
+
+def _mean_steps(result: Result) -> float:
+    return round(float(result.steps.float().mean()), 2)
 
 
 def _predictions(logits: Tensor, names: Sequence[str], top_k: int, labels_only: bool) -> list[Prediction]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.pixels import from_uint8
 from models.purifier import Preset
+from models.settling import EnergyWatch
 from models.streams import NoiseSource, Stream
 
 
@@ -56,6 +57,7 @@ class Result:
         undefended: the bare classifier's [K].
         smoothed_logits: [N, K], one row a noisy draw.
         energy_drop: [R]: U before the first step minus U before the last; 0 without steps.
+        steps: int64 [R], how many each replicate ran.
     """
 
     purified: Tensor
@@ -63,6 +65,7 @@ class Result:
     undefended: Tensor | None
     smoothed_logits: Tensor | None
     energy_drop: Tensor
+    steps: Tensor
     queue_seconds: float
     purify_seconds: float
     classify_seconds: float
@@ -84,6 +87,12 @@ class Chain:
     noise: NoiseSource | None = None
     first_energy: Tensor | None = None
     last_energy: Tensor | None = None
+    settled: bool = False
+    _watch: EnergyWatch | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        errors = self.job.params.preset.settle
+        self._watch = None if errors is None else EnergyWatch(errors)
 
     def begin(self, device: torch.device) -> Tensor:
         """The state, which is the image at first, behind noise of standard deviation `sigma` in [0, 1] units."""
@@ -99,8 +108,24 @@ class Chain:
 
     @property
     def remaining(self) -> int:
-        """Steps still to run."""
-        return self.job.params.preset.num_steps - self.done
+        """Steps still to run, at most."""
+        return 0 if self.settled else self.job.params.preset.num_steps - self.done
+
+    @property
+    def uninterrupted(self) -> int:
+        """Steps to run before it ends, or may have settled: where a chain stops does not depend on quanta."""
+        return self.remaining if self._watch is None else min(self.remaining, self._watch.until_look)
+
+    def advance(self, energies: Tensor) -> None:
+        """Note steps that were run, and U before each of them, [steps]."""
+        if self.first_energy is None:
+            self.first_energy = energies[0].clone()
+        self.done += len(energies)
+        if self._watch is not None:
+            looks = [self._watch.add(energy) for energy in energies.cpu().unsqueeze(1)]
+            self.settled = any(bool(look) for look in looks if look is not None)
+        if self.remaining == 0:
+            self.last_energy = energies[-1].clone()
 
 
 @dataclass(eq=False)

@@ -15,7 +15,10 @@ class PurifyOptions(Frozen):
         None, description="A preset of the bundle; GET / lists them. Default: the bundle's own.", examples=["balanced"]
     )
     steps: int | None = Field(
-        None, ge=0, le=HIGHEST, description="Langevin steps, instead of the preset's. 0 changes nothing."
+        None,
+        ge=0,
+        le=HIGHEST,
+        description="Langevin steps, exactly, instead of the preset's. 0 changes nothing.",
     )
     replicates: int | None = Field(
         None,

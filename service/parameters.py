@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -116,7 +116,9 @@ def _resolve_preset(options: PurifyOptions, manifest: Manifest, settings: Settin
     if name not in manifest.presets:
         raise _refused("preset", f"unknown preset {name[:64]!r}; known: {', '.join(manifest.presets)}")
     given = {"num_steps": options.steps, "replicates": options.replicates}
-    chosen = {key: value for key, value in given.items() if value is not None}
+    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if options.steps is not None:
+        chosen["settle"] = None  # who asks for a number of steps gets it
     preset = manifest.presets[name].model_copy(update=chosen)
     _check_bounds(preset, settings)
     return name, preset

@@ -25,12 +25,14 @@ CLASSIFIED = {
     "undefended": {"label": "frog", "index": 6, "probability": 0.999812},
     "suspicion": 0.974,
     "certificate": CERTIFICATE,
+    "mean_steps": 62.5,
 }
 PURIFIED = {
     "png_base64": "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAA...",
     "width": 32,
     "height": 32,
     "distance": {"l2": 1.8731, "linf_255": 41.0},
+    "mean_steps": 60.0,
 }
 SHARED = {"preset": "balanced", "steps": 200, "bundle": DIGEST, "timings": TIMINGS, "request_id": REQUEST_ID}
 PROBLEM = {
@@ -99,7 +101,7 @@ class Shared(BaseModel):
     """What holds for every image of a request."""
 
     preset: str
-    steps: int
+    steps: int = Field(description="Of a chain, at most: under a preset that lets chains settle, they may stop early.")
     bundle: str = Field(description="SHA-256 that names the weights and presets that answered.")
     timings: Timings
     request_id: str
@@ -154,6 +156,7 @@ class ClassifiedImage(BaseModel):
         "that is not calibrated, and when steps or replicates are not the preset's own."
     )
     certificate: CertificateAnswer | None = Field(description="Null unless certify=true.")
+    mean_steps: float | None = Field(description="Steps that its replicates ran; null with labels_only.")
 
 
 class SharedClassification(Shared):
@@ -202,6 +205,7 @@ class PurifiedImage(BaseModel):
     width: int
     height: int
     distance: Distance
+    mean_steps: float = Field(description="Steps that its chain ran.")
 
 
 class Purification(PurifiedImage, Shared):

@@ -98,14 +98,10 @@ class Slots:
         step_size[slot], drift_rate[slot] = preset.step_size, preset.drift_rate
 
     def run(self, chains: Sequence[Chain], steps: int) -> None:
-        """Advance the seated chains by `steps`: at most the bucket's quantum, and no chain's remainder."""
+        """Advance the seated chains by `steps`: at most the bucket's quantum, and what each may run uninterrupted."""
         self.advance(self.profile.bucket(len(chains)), steps)
         for chain in chains:
-            if chain.done == 0:
-                chain.first_energy = self._energies[0, chain.slot].clone()
-            chain.done += steps
-            if chain.remaining == 0:
-                chain.last_energy = self._energies[steps - 1, chain.slot].clone()
+            chain.advance(self._energies[:steps, chain.slot])
 
     def advance(self, bucket: int, steps: int) -> None:
         """Move the first `bucket` slots, whatever they hold, by `steps`; a CPU's cores run shares of them apart."""

@@ -101,7 +101,7 @@ def _index(service: Service) -> dict[str, Any]:
         "image": ImageInfo(**manifest.image.model_dump()),
         "class_names": list(manifest.class_names),
         "presets": {
-            name: PresetInfo(steps=preset.num_steps, replicates=preset.replicates)
+            name: PresetInfo(steps=preset.num_steps, settle=preset.settle, replicates=preset.replicates)
             for name, preset in manifest.presets.items()
         },
         "default_preset": manifest.default_preset,

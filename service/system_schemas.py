@@ -10,9 +10,13 @@ class Health(BaseModel):
 
 
 class PresetInfo(BaseModel):
-    """What a preset costs."""
+    """What a preset costs.
+
+    `settle`: a chain stops early when its energy no longer falls by so many standard errors; null runs every step.
+    """
 
     steps: int
+    settle: float | None
     replicates: int
 
 

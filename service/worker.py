@@ -90,7 +90,7 @@ class Worker:
     def _quantum(self, chosen: list[Chain], turn: Turn) -> None:
         jobs = {id(chain.job): chain.job for chain in chosen}.values()
         turn.active, turn.bucket = len(chosen), self._profile.bucket(len(chosen))
-        steps = min(self._profile.quantum[turn.bucket], *(chain.remaining for chain in chosen))
+        steps = min(self._profile.quantum[turn.bucket], *(chain.uninterrupted for chain in chosen))
         started = time.perf_counter()
         for job in jobs:
             job.started = job.started or started

@@ -10,7 +10,7 @@ from attacks_eval.__main__ import main
 from attacks_eval.baseline import attack_bare_classifier
 from attacks_eval.pgd import PGD
 from attacks_eval.threat_model import ThreatModel
-from attacks_eval.trade_off import logits_along_chains
+from attacks_eval.walks import walk
 from models.bundle import Bundle
 from models.data import ImageDataset
 from models.evaluation.accuracy import purified_logits
@@ -73,14 +73,18 @@ def test_bad_questions_are_refused_by_name(tmp_path: Path, capsys: pytest.Captur
         assert message in capsys.readouterr().err
 
 
-def test_states_along_a_chain_are_those_of_shorter_chains(digits_bundle: Bundle, digits_test: ImageDataset) -> None:
+@pytest.mark.parametrize(("num_steps", "settle"), [(2, None), (60, None), (60, 0.5), (60, 3.0), (25, 1.0)])
+def test_states_along_a_walk_are_those_of_shorter_and_of_settling_chains(
+    digits_bundle: Bundle, digits_test: ImageDataset, num_steps: int, settle: float | None
+) -> None:
     images = from_uint8(digits_test.images[:10])
-    preset = Preset(num_steps=6, step_size=0.06, temperature=1e-3, replicates=3)
-    along = logits_along_chains(digits_bundle.defence, images, preset, [2, 6], 3, seed=5)
-    assert along.shape == (2, 3, 10, 10)
-    assert torch.allclose(along[1], purified_logits(digits_bundle.defence, images, preset, seed=5), atol=1e-5)
-    short = preset.model_copy(update={"num_steps": 2})
-    assert torch.allclose(along[0], purified_logits(digits_bundle.defence, images, short, seed=5), atol=1e-5)
+    preset = Preset(num_steps=num_steps, settle=settle, step_size=0.06, temperature=1e-3, replicates=3)
+    walks = walk(digits_bundle.defence, images, preset, [2, 25, 60], 3, seed=5)
+    stops = walks.stops(num_steps, settle)
+    assert stops.shape == (3, 10)
+    logits = walks.logits_after(stops)
+    assert torch.allclose(logits, purified_logits(digits_bundle.defence, images, preset, seed=5), atol=1e-4)
+    assert (stops.unique().numel() > 1) == (settle is not None)
 
 
 def test_trade_off_writes_a_row_for_each_point_of_the_grid(tmp_path: Path) -> None:
@@ -93,6 +97,7 @@ def test_trade_off_writes_a_row_for_each_point_of_the_grid(tmp_path: Path) -> No
     assert [row["image_steps"] for row in rows[:4]] == [2, 4, 4, 8]
     assert main(command) == 0
     assert json.loads(out.read_text())["rows"] == rows
+    assert all(row["attacked_image_steps"] == row["image_steps"] for row in rows), "every chain runs every step"
     assert "white_box" not in json.loads(out.read_text())
     assert main([*command, "--steps", "8"]) == 2, "another grid must not be answered with the old rows"
 
@@ -101,16 +106,18 @@ def test_knowing_the_defence_is_measured_on_the_front_alone_and_breaks_more(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "trade_off.json"
-    grid = ["--steps", "2", "20", "--replicates", "1", "4", "--step-size", "0.05"]
+    grid = ["--steps", "2", "40", "--replicates", "1", "4", "--step-size", "0.05", "--settle", "2"]
     command = ["trade-off", *DIGITS, "--budget", "40", "--first", "100", "--images", "12", *grid, "--white-box", "12"]
     assert main([*command, "--out", str(out)]) == 0
     result = json.loads(out.read_text())
-    front = {(row["num_steps"], row["step_size"]) for row in undominated(result["rows"])}
-    assert {(row["num_steps"], row["step_size"]) for row in result["white_box"]} == front
-    (longest,) = (row for row in result["white_box"] if row["num_steps"] == 20)
-    (averaged,) = (row for row in result["rows"] if (row["num_steps"], row["replicates"]) == (20, 4))
+    chain = ("num_steps", "settle", "replicates")
+    front = {tuple(row[key] for key in chain[:2]) for row in undominated(result["rows"])}
+    assert {tuple(row[key] for key in chain[:2]) for row in result["white_box"]} == front
+    rows = {tuple(row[key] for key in chain): row for row in result["rows"]}
+    longest = max(result["white_box"], key=lambda row: row["num_steps"])
     assert longest["held"]["total"] == 12
-    assert longest["held"]["correct"] < averaged["transfer"]["correct"]
+    assert longest["held"]["correct"] < rows[longest["num_steps"], longest["settle"], 4]["transfer"]["correct"]
+    assert rows[40, 2.0, 4]["image_steps"] < rows[40, 2.0, 4]["attacked_image_steps"] <= 160
     before = out.read_bytes()
     assert main([*command, "--out", str(out)]) == 0
     assert out.read_bytes() == before

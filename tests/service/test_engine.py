@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.bundle import Bundle, load_bundle
 from models.purifier import Preset
+from models.settling import WINDOW
 from service.engine import Engine
 from service.errors import (
     ChainDivergedError,
@@ -147,6 +148,26 @@ def test_on_real_convolutions_a_seed_repeats_every_bit_in_a_crowd() -> None:
 
     asyncio.run(run())
     engine.stop()
+
+
+def test_a_chain_that_settles_ends_early_wherever_quanta_end(engine: Engine) -> None:
+    """The same steps and states alone and among chains of other lengths, and nothing is left outstanding."""
+    preset = params(500, 4, 0.5).preset.model_copy(update={"settle": 2.0})
+
+    async def crowded() -> Any:
+        others = [engine.submit(DARK, params(steps, 3), key=str(steps)) for steps in (7, 33, 101)]
+        (result,) = await settled(engine.submit(LIGHT, Params(preset), seed=7))
+        await settled(*others)
+        return result
+
+    alone, among = answer(engine, LIGHT, Params(preset), seed=7), asyncio.run(crowded())
+    assert int(alone.steps.max()) < 500
+    assert bool((alone.steps % WINDOW == 0).all())
+    assert torch.equal(alone.steps, among.steps)
+    assert torch.equal(alone.purified, among.purified)
+    assert engine.outstanding == 0
+    every_step = answer(engine, LIGHT, params(500, 4, 0.5), seed=7)
+    assert every_step.steps.tolist() == [500] * 4
 
 
 def test_answers_of_a_key_do_not_wait_behind_anothers(engine: Engine) -> None:

@@ -20,7 +20,7 @@ TEST_SET = load_dataset("digits", "test")
 PNGS = [encode_png(image) for image in TEST_SET.images[:4]]
 TEXTS = [base64.b64encode(png).decode() for png in PNGS]
 SHARED = {"preset", "steps", "bundle", "timings", "request_id"}
-CLASSIFIED = {"predictions", "agreement", "undefended", "suspicion", "certificate"}
+CLASSIFIED = {"predictions", "agreement", "undefended", "suspicion", "certificate", "mean_steps"}
 
 
 def files(*contents: bytes, name: str = "images") -> list[tuple[str, tuple[str, bytes]]]:
@@ -98,9 +98,10 @@ def test_purify_answers_several_images_in_json(server: httpx.Client) -> None:
 def test_json_options_are_those_of_the_query(server: httpx.Client) -> None:
     answer = post(server, "/classify", {"image": TEXTS[0], "preset": "fast", "steps": 7, "replicates": 3, "top_k": 2})
     assert (answer["preset"], answer["steps"], answer["replicates"]) == ("fast", 7, 3)
+    assert answer["mean_steps"] == 7
     assert len(answer["predictions"]) == 2
     answer = post(server, "/purify?steps=3", {"image": TEXTS[0], "resize": True})
-    assert answer["steps"] == 3
+    assert answer["steps"] == answer["mean_steps"] == 3
     assert answer["width"] == 8
 
 
