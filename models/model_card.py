@@ -161,7 +161,8 @@ def _trade_off(measured: dict[str, Any]) -> str:
         for row in undominated(measured["rows"])
     ]
     header = ["steps", "step size", "temperature", "replicates", "clean", "transfer"]
-    header += ["white box"] * bool(held) + ["image-steps a clean image"]
+    settling = any(row.get("settle") for row in measured["rows"])
+    header += ["white box"] * bool(held) + ["image-steps a clean image" if settling else "image-steps an image"]
     first, count = measured["first"], measured["images"]
     source = f"Test images {first:,} to {first + count - 1:,}, PGD transfer as above, {measured['precision']}"
     shown = f"Of {len(measured['rows'])} settings, those that no other beats in clean, transfer and cost at once"

@@ -195,7 +195,7 @@ def test_smooth_on_a_smooth_energy_is_full_and_a_stride_comes_near(images: Tenso
     strided = gradient(defence, images, GradMode.model_validate("smooth/2"))
     cosine = torch.cosine_similarity(strided.flatten(1), full.flatten(1))
     bpda = torch.cosine_similarity(gradient(defence, images, BPDA).flatten(1), full.flatten(1))
-    assert bool((cosine > 0.99).all())
+    assert bool((cosine > 0.98).all())
     assert bool((cosine > bpda).all())
 
 
