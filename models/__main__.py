@@ -1,4 +1,4 @@
-"""python -m models train | export | measured | evaluate | sample | purify | data"""
+"""python -m models train | export | measured | evaluate | sample | purify | data | convert-generator"""
 
 import argparse
 import json
@@ -22,6 +22,7 @@ from models.evaluation.sample import LabelledImages, take_images
 from models.export import export_bundle, read_presets, write_manifest
 from models.image_files import read_image, write_png
 from models.model_card import for_the_card
+from models.networks import conversion
 from models.noise import SeededNoise
 from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.training.diagnostics import save_grid
@@ -163,16 +164,21 @@ def data(options: argparse.Namespace) -> None:
     console.print(f"{options.name}: verified, in {folder} (cache {cache_folder()}; move it with LIMPID_CACHE)")
 
 
+def convert_generator(options: argparse.Namespace) -> None:
+    """Convert an SNGAN generator of PyTorch Mimicry into one that training starts chains from."""
+    record = conversion.convert_generator(options.checkpoint, options.out)
+    console.print(f"{options.out}: {record.architecture} {record.arguments}, weights {record.sha256[:16]}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m models", description="Train, export and look at defences.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-        subparser: argparse.ArgumentParser = commands.add_parser(
-            run.__name__, help=run.__doc__, description=run.__doc__
-        )
-        subparser.set_defaults(run=run)
-        return subparser
+        name = run.__name__.replace("_", "-")
+        added: argparse.ArgumentParser = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added
 
     p = command(train)
     p.add_argument("recipe", help="a name in models/recipes, or a .toml file")
@@ -229,6 +235,10 @@ def _parser() -> argparse.ArgumentParser:
     p = command(data)
     p.add_argument("action", choices=("fetch",))
     p.add_argument("name", choices=sorted(SOURCES))
+
+    p = command(convert_generator)
+    p.add_argument("checkpoint", type=Path, help="a .pth file of torch_mimicry's SNGANGenerator32, 64 or 128")
+    p.add_argument("--out", type=Path, required=True, help="the generator's folder")
     return parser
 
 

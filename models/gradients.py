@@ -5,7 +5,6 @@ written out by hand (`models/frozen`): forward, then back through each convoluti
 taken from the sign of its result. Other networks go through autograd, on weights that were cast once.
 """
 
-import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from models.frozen.light import FrozenLight
 from models.frozen.sngan import FrozenSNGAN
 from models.networks.energy import LightEnergy, SNGANEnergy
+from models.networks.plain import is_plain, plain_copy
 from models.precision import DTYPES, Precision, autocast
 
 Energy = Callable[[Tensor], Tensor]
@@ -50,13 +50,14 @@ def freeze(energy: nn.Module, precision: Precision) -> Gradient:
 
 
 class FrozenAutograd:
-    """Any network, with its weights in the given precision."""
+    """Any network, with its weights computed and cast once."""
 
     def __init__(self, energy: nn.Module, precision: Precision) -> None:
         self._dtype = DTYPES[precision]
         self._energy = energy
-        if any(each.dtype != self._dtype or each.requires_grad for each in energy.parameters()):
-            self._energy = copy.deepcopy(energy).requires_grad_(False).to(self._dtype)
+        foreign = any(each.dtype != self._dtype or each.requires_grad for each in energy.parameters())
+        if foreign or not is_plain(energy):
+            self._energy = plain_copy(energy).requires_grad_(False).to(self._dtype)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():  # undoes a caller's no_grad; nothing undoes inference_mode

@@ -6,14 +6,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.errors import NetworkError
+from models.networks.biggan_energy import BigGANEnergy
 from models.networks.classifier import CompactResNet
 from models.networks.energy import LightEnergy, SNGANEnergy32, SNGANEnergy64, SNGANEnergy128
+from models.networks.generator import SNGANGenerator, SNGANGenerator32, SNGANGenerator64, SNGANGenerator128
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "light": LightEnergy,
     "sngan32": SNGANEnergy32,
     "sngan64": SNGANEnergy64,
     "sngan128": SNGANEnergy128,
+    "biggan": BigGANEnergy,
+    "sngan_generator": SNGANGenerator,
+    "sngan_generator32": SNGANGenerator32,
+    "sngan_generator64": SNGANGenerator64,
+    "sngan_generator128": SNGANGenerator128,
     "compact_resnet": CompactResNet,
 }
 
