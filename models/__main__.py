@@ -1,4 +1,4 @@
-"""python -m models train | export | measured | evaluate | sample | purify | data"""
+"""python -m models train | export | measured | evaluate | fidelity | sample | purify | data"""
 
 import argparse
 import json
@@ -18,6 +18,7 @@ from models.device import resolve_device
 from models.errors import DataError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.evaluation.calibrate import calibrate
+from models.evaluation.fidelity_command import add_fidelity_arguments, fidelity
 from models.evaluation.sample import LabelledImages, take_images
 from models.export import export_bundle, read_presets, write_manifest
 from models.image_files import read_image, write_png
@@ -208,6 +209,10 @@ def _parser() -> argparse.ArgumentParser:
         help="instead, calibrate `suspicion` on these images, into the manifest; take some that no report counts",
     )
     p.add_argument("--seed", type=int, default=0)
+    _device(p)
+
+    p = command(fidelity)
+    add_fidelity_arguments(p)
     _device(p)
 
     p = command(sample)
