@@ -1,4 +1,4 @@
-"""python -m models train | export | measured | evaluate | sample | purify | data | convert-generator"""
+"""python -m models COMMAND; --help lists the commands"""
 
 import argparse
 import json
@@ -18,6 +18,7 @@ from models.device import resolve_device
 from models.errors import DataError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.evaluation.calibrate import calibrate
+from models.evaluation.fidelity_command import add_fidelity_arguments, fidelity
 from models.evaluation.sample import LabelledImages, take_images
 from models.export import export_bundle, read_presets, write_manifest
 from models.image_files import read_image, write_png
@@ -115,7 +116,7 @@ def sample(options: argparse.Namespace) -> None:
         starts = noise(torch.empty(options.count, image.channels, image.height, image.width, device=device))
     else:
         starts = take_images(bundle.manifest, None, None, 0, options.count, device).images
-    sampler = preset.model_copy(update={"num_steps": options.steps})
+    sampler = preset.model_copy(update={"num_steps": options.steps, "settle": None})
     with progress_bar("langevin steps", options.steps) as progress:
         task = progress.task_ids[0]
         states = bundle.defence.purify(starts, sampler, noise, lambda *_: progress.advance(task))
@@ -214,6 +215,10 @@ def _parser() -> argparse.ArgumentParser:
         help="instead, calibrate `suspicion` on these images, into the manifest; take some that no report counts",
     )
     p.add_argument("--seed", type=int, default=0)
+    _device(p)
+
+    p = command(fidelity)
+    add_fidelity_arguments(p)
     _device(p)
 
     p = command(sample)

@@ -21,7 +21,7 @@ def read_image(path: Path, shape: ImageShape) -> Tensor:
         raise DataError(f"{path}: {error}") from error
     height, width = pixels.shape[:2]
     if (height, width) != (shape.height, shape.width):
-        raise DataError(f"{path} is {width}x{height} pixels, the bundle reads {shape.width}x{shape.height}")
+        raise DataError(f"{path} is {width}x{height} pixels, expected {shape.width}x{shape.height}")
     return torch.from_numpy(pixels).view(height, width, shape.channels).permute(2, 0, 1)
 
 

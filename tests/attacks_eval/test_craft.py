@@ -43,4 +43,4 @@ def test_an_image_of_another_size_is_refused_with_both_sizes(
     path = tmp_path / "wide.png"
     write_png(path, torch.zeros(1, 8, 9, dtype=torch.uint8))
     assert main(["craft", str(path), "-o", str(tmp_path / "x.png"), *BUNDLE]) == 2
-    assert "is 9x8 pixels, the bundle reads 8x8" in capsys.readouterr().err
+    assert "is 9x8 pixels, expected 8x8" in capsys.readouterr().err
