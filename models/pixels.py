@@ -33,7 +33,7 @@ def from_uint8(pixels: Tensor) -> Tensor:
 def dequantise(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """uint8 of any shape to float32, uniform in the LEVEL_WIDTH around each level, so that a density can describe it.
 
-    `to_uint8` undoes it. Levels 0 and 255 reach half a level beyond [-1, 1].
+    `to_uint8` undoes it, but for rounding at the edges. Levels 0 and 255 reach half a level beyond [-1, 1].
     """
     noise = torch.rand(pixels.shape, generator=generator, device=pixels.device) - 0.5
     return from_uint8(pixels) + LEVEL_WIDTH * noise

@@ -138,16 +138,17 @@ def anneal_up(
     return estimate(walks)
 
 
+def check_ends(base: Base, ends: Tensor) -> None:
+    """Raises DataError when one of `ends` [N, ...] lies outside the base's box, where the target is taken to be 0."""
+    if beyond := int(base.outside(ends).sum()):
+        raise DataError(f"{beyond} of {len(ends)} samples lie outside the base's box: widen it or use a Gaussian base")
+
+
 def anneal_down(
     path: Path, ends: Tensor, config: Annealing, sizes: Sequence[float], session: Session | None = None
 ) -> LogZ:
-    """From samples of the target, `ends` [N, ...], to the base: log Z from above, if the samples are exact.
-
-    Raises:
-        DataError: an end lies outside the base's box, where the target is taken to be 0.
-    """
-    if beyond := int(config.base.outside(ends).sum()):
-        raise DataError(f"{beyond} of {len(ends)} samples lie outside the base's box: widen it or use a Gaussian base")
+    """From samples of the target, `ends` [N, ...], to the base: log Z from above, if the samples are exact."""
+    check_ends(config.base, ends)
     chunks = [
         _Chunk(f"down {number}", len(part), partial(_given, part))
         for number, part in enumerate(ends.split(config.chunk))

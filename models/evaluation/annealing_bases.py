@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.config import Frozen
+from models.pixels import LEVEL_WIDTH
 
 
 class GaussianBase(Frozen):
@@ -36,11 +37,14 @@ class GaussianBase(Frozen):
 
 
 class BoxBase(Frozen):
-    """Uniform on the box [low, high]^D; the target is then restricted to the box, and log Z is its mass there."""
+    """Uniform on [low, high]^D, by default where dequantised pixels can be.
+
+    The target is then restricted to the box, and log Z is that of its mass there.
+    """
 
     kind: Literal["box"] = "box"
-    low: float = -1.0
-    high: float = 1.0
+    low: float = -1.0 - LEVEL_WIDTH / 2
+    high: float = 1.0 + LEVEL_WIDTH / 2
 
     @model_validator(mode="after")
     def _ordered(self) -> "BoxBase":

@@ -59,8 +59,8 @@ def compare(chains: Tensor, data: Tensor) -> Comparison:
     a, b = chains.double(), data.double()
     smirnov = stats.ks_2samp(a.numpy(), b.numpy())
     above = float(stats.mannwhitneyu(a.numpy(), b.numpy()).statistic) / (len(a) * len(b))
-    error = math.sqrt(float(a.var()) / len(a) + float(b.var()) / len(b))
-    return Comparison(float(b.mean() - a.mean()), error, float(smirnov.statistic), float(smirnov.pvalue), above)
+    gap_error = math.sqrt(float(a.var()) / len(a) + float(b.var()) / len(b))
+    return Comparison(float(b.mean() - a.mean()), gap_error, float(smirnov.statistic), float(smirnov.pvalue), above)
 
 
 def density_result(

@@ -34,7 +34,9 @@ def plot_histograms(data: Mapping[str, Tensor], snapshots: Sequence[Snapshot], p
     figure.savefig(path, dpi=100)
 
 
-def plot_energies(data: Mapping[str, Tensor], snapshots: Sequence[Snapshot], trace: Tensor, every: int, path: Path) -> None:
+def plot_energies(
+    data: Mapping[str, Tensor], snapshots: Sequence[Snapshot], trace: Tensor, every: int, path: Path
+) -> None:
     """Median energy of the chains with its 5 to 95 % band against steps, on a log axis, beside the data's, as PNG.
 
     Args:

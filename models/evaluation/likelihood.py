@@ -36,7 +36,9 @@ def likelihood(energies: Tensor, log_z: float, dimensions: int) -> Likelihood:
     return Likelihood(float(each.mean()), float(each.std()) / root, float(bits.mean()), float(bits.std()) / root)
 
 
-def likelihood_result(up: LogZ, down: LogZ | None, exact: bool, data: Sequence[tuple[str, Tensor]], dimensions: int) -> dict[str, Any]:
+def likelihood_result(
+    up: LogZ, down: LogZ | None, exact: bool, data: Sequence[tuple[str, Tensor]], dimensions: int
+) -> dict[str, Any]:
     """Both ends of log Z, and of each named set of energies' likelihood: a lower log Z flatters the data.
 
     Args:
