@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from models.errors import ConfigError, DataError
 from models.evaluation.ais import Annealing
 from models.evaluation.annealing_bases import BoxBase, GaussianBase
 from models.evaluation.annealing_run import anneal
+from models.evaluation.chain_starts import noise_start, uniform_start
 from models.evaluation.chain_summaries import summaries_of
 from models.evaluation.density import density_result
 from models.evaluation.density_model import DensityModel, density_of_bundle, density_of_checkpoints
@@ -39,6 +41,8 @@ COMPONENT_IMAGES = 1000
 
 def chains(options: argparse.Namespace) -> None:
     """Long chains of an energy, compared with data at snapshots; the same command continues an interrupted run."""
+    if missing := [name for name in ("matplotlib", "scipy") if find_spec(name) is None]:
+        raise ConfigError(f"comparing chains with data needs {' and '.join(missing)}: install the extra `eval`")
     device = resolve_device(options.device)
     model = _density(options, device)
     energy, temperature = model.target(options.joint_temp)
@@ -68,10 +72,10 @@ def likelihood(options: argparse.Namespace) -> None:
     model = _density(options, device)
     energy, temperature = model.target()
     shape = tuple(load_dataset(model.data, "test", options.folder).images.shape[1:])
-    config = Annealing(
-        base=_base(options.base, options.base_scale, model.tau),
-        **{name: getattr(options, name) for name in ("particles", "chunk", "rungs", "power", "leapfrog_steps", "seed")},
-    )
+    names = ("particles", "chunk", "rungs", "power", "leapfrog_steps", "seed")
+    base = _base(options.base, options.base_scale, model.tau)
+    table = {"base": base, **{name: getattr(options, name) for name in names}}
+    config = validate(Annealing, table, "annealing")
     ends = None if options.ends is None else read_snapshot(options.ends).states[: config.particles].to(device)
     identity = {"weights": model.digest, "tau": model.tau, "ends": options.ends and sha256(options.ends.read_bytes())}
     # Acceptance hangs on differences of U that bfloat16 does not hold.
@@ -160,9 +164,9 @@ def _start(options: argparse.Namespace, images: Tensor, device: torch.device) ->
     shape = (options.chains, *images.shape[1:])
     stream = Stream((options.seed, "long chains", "start"))
     if options.start == "noise":
-        return stream.normal(shape).to(device)
+        return noise_start(shape, stream, device)
     if options.start == "uniform":
-        return (stream.uniform(shape) * 2.0 - 1.0).to(device)
+        return uniform_start(shape, stream, device)
     if options.chains > len(images):
         raise DataError(f"{options.chains} chains can not start from {len(images)} images: raise --images")
     return images[: options.chains]

@@ -184,7 +184,10 @@ def _restore(
 def _read(path: Path, names: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata()
-            return {name: file.get_tensor(name) for name in names}, metadata
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a file of long chains: {error}") from error
+    if "step" not in metadata:
+        raise CheckpointError(f"{path} is not a file of long chains: it does not say its step")
+    return tensors, metadata

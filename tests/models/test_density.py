@@ -144,6 +144,8 @@ def test_the_likelihood_of_digits_from_the_command_line(tmp_path: Path, capsys: 
     assert (tmp_path / "walks.json").stat().st_mtime_ns == kept
     assert main([*command, "--rungs", "61"]) == 2
     assert "belongs to another annealing" in capsys.readouterr().err
+    assert main([*command, "--rungs", "60", "--power", "0.5"]) == 2
+    assert "power: Input should be greater than or equal to 1, got 0.5" in capsys.readouterr().err
     assert main([*command, "--rungs", "60", "--base", "gaussian"]) == 2
     assert "needs --base-scale" in capsys.readouterr().err
     (tmp_path / "walks.json").write_text("{}")

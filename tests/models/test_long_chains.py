@@ -14,12 +14,14 @@ from torch import Tensor
 from models.__main__ import main
 from models.bundle import Bundle
 from models.errors import BundleError, ChainDiverged, CheckpointError, ConfigError
+from models.evaluation.chain_starts import generated_start, noise_start, uniform_start
 from models.evaluation.chain_summaries import summaries_of
 from models.evaluation.density_model import DensityModel, density_of_bundle, density_of_checkpoints
 from models.evaluation.long_chains import LongChains, nats, read_snapshot, run_chains, snapshot_path
 from models.gradients import Energy
 from models.langevin import LangevinConfig
 from models.networks import build_network
+from models.streams import Stream
 from models.training.run import save_checkpoint
 from tests.conftest import ZOO
 
@@ -101,9 +103,10 @@ def test_chains_of_another_run_are_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match="checkpoint.safetensors is not a file of long chains"):
         run(tmp_path)
-    (tmp_path / "checkpoint.safetensors").write_bytes(save_safetensors({"states": torch.ones(1)}))
-    with pytest.raises(CheckpointError, match="checkpoint.safetensors is not a file of long chains"):
-        run(tmp_path)
+    for tensors in ({"states": torch.ones(1)}, {"states": torch.ones(1), "trace": torch.ones(1)}):
+        (tmp_path / "checkpoint.safetensors").write_bytes(save_safetensors(tensors))
+        with pytest.raises(CheckpointError, match="checkpoint.safetensors is not a file of long chains"):
+            run(tmp_path)
 
 
 def test_snapshots_sample_the_discretised_chain_and_know_their_energies(tmp_path: Path) -> None:
@@ -155,6 +158,18 @@ def test_components_are_the_data_s_main_axes() -> None:
         assert float(found[:, 2 + index].std()) == pytest.approx(float(places[:, index].std()), rel=0.05)
     with pytest.raises(ValueError, match="500 images of 16 pixels do not have 17 components"):
         summaries_of(images, 17)
+
+
+def test_starts_have_their_distributions_and_generated_ones_follow_the_latents() -> None:
+    stream, shape = Stream(("start",)), (500, 1, 4, 4)
+    noise, uniform = noise_start(shape, stream, CPU), uniform_start(shape, stream, CPU)
+    assert (float(noise.mean()), float(noise.var())) == (pytest.approx(0.0, abs=0.05), pytest.approx(1.0, abs=0.08))
+    assert (float(uniform.mean()), float(uniform.var())) == (pytest.approx(0, abs=0.03), pytest.approx(1 / 3, abs=0.02))
+    assert float(uniform.abs().max()) <= 1.0
+    mixing = torch.nn.Linear(3, 16)
+    made = generated_start(lambda z: mixing(z).tanh().view(-1, 1, 4, 4), 3, 500, stream, CPU)
+    assert torch.allclose(made.flatten(1), mixing(stream.normal((500, 3))).tanh(), atol=1e-6)
+    assert not made.requires_grad
 
 
 def test_the_joint_temperature_leaves_the_gaussian_term_alone() -> None:
