@@ -18,6 +18,7 @@ from models.device import resolve_device
 from models.errors import DataError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.evaluation.calibrate import calibrate
+from models.evaluation.density_commands import chains, chains_arguments, likelihood, likelihood_arguments
 from models.evaluation.fidelity_command import add_fidelity_arguments, fidelity
 from models.evaluation.sample import LabelledImages, take_images
 from models.export import export_bundle, read_presets, write_manifest
@@ -236,6 +237,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--bundle", type=Path, default=ZOO / "cifar10-midrun")
     p.add_argument("--preset")
     _device(p)
+
+    for run, add_arguments in ((chains, chains_arguments), (likelihood, likelihood_arguments)):
+        p = command(run)
+        add_arguments(p)
+        _device(p)
 
     p = command(data)
     p.add_argument("action", choices=("fetch",))

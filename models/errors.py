@@ -6,6 +6,7 @@ LimpidError
 ├── NetworkError      an unknown architecture, bad constructor arguments or weights that do not fit
 ├── CheckpointError   a training state that cannot be read, or belongs to another run
 ├── TrainingDiverged  a loss or an energy that is no longer finite
+├── ChainDiverged     a chain whose energy is no longer finite
 └── BundleError       a bundle whose manifest, digests or files are wrong
 """
 
@@ -32,6 +33,10 @@ class CheckpointError(LimpidError):
 
 class TrainingDiverged(LimpidError):
     """A loss or an energy stopped being finite; the message names the update."""
+
+
+class ChainDiverged(LimpidError):
+    """A chain's energy stopped being finite; the message names the chain and the step."""
 
 
 class BundleError(LimpidError):

@@ -19,13 +19,24 @@ from torch import Tensor
 from models.config import Frozen
 
 LEVELS = 255.0
+LEVEL_WIDTH = 2.0 / LEVELS
+"""One level of a uint8 pixel, in [-1, 1] units."""
 
 
 def from_uint8(pixels: Tensor) -> Tensor:
     """uint8 0..255 of any shape to float32 [-1, 1]."""
     if pixels.dtype != torch.uint8:
         raise TypeError(f"expected uint8 pixels, got {pixels.dtype}")
-    return pixels.float() * (2.0 / LEVELS) - 1.0
+    return pixels.float() * LEVEL_WIDTH - 1.0
+
+
+def dequantise(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """uint8 of any shape to float32, uniform in the LEVEL_WIDTH around each level, so that a density can describe it.
+
+    `to_uint8` undoes it, but for rounding at the edges. Levels 0 and 255 reach half a level beyond [-1, 1].
+    """
+    noise = torch.rand(pixels.shape, generator=generator, device=pixels.device) - 0.5
+    return from_uint8(pixels) + LEVEL_WIDTH * noise
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -1,0 +1,79 @@
+"""Annealing that can be stopped: step sizes and finished chunks are kept in a file, replaced atomically."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from models.config import Frozen
+from models.errors import CheckpointError
+from models.evaluation.ais import Annealing, LogZ, Session, Walk, anneal_down, anneal_up, check_ends, tune
+from models.evaluation.hamiltonian import Path as Between
+from models.files import replace_file
+
+WALKS = "walks.json"
+
+
+class _Kept(Frozen):
+    """What decides the walks, and those that were finished."""
+
+    identity: dict[str, Any]
+    sizes: tuple[float, ...]
+    walks: dict[str, Walk] = {}
+
+
+def anneal(
+    path: Between,
+    shape: tuple[int, ...],
+    ends: Tensor | None,
+    config: Annealing,
+    folder: Path,
+    identity: Mapping[str, Any],
+    device: torch.device,
+    advance: Callable[[int], None],
+) -> tuple[LogZ, LogZ | None]:
+    """log Z from below, and from above when there are samples of the target, `ends` [N, ...], to start from.
+
+    A folder that holds a part of it is continued to the same result.
+
+    Args:
+        identity: what else decides the result; plain values.
+
+    Raises:
+        DataError: an end lies outside the base's box.
+        CheckpointError: the folder holds walks of another density or configuration.
+    """
+    if ends is not None:
+        check_ends(config.base, ends)
+    whole = json.loads(json.dumps({**identity, "annealing": config.model_dump()}))
+    kept = _read(folder / WALKS, whole) or _Kept(identity=whole, sizes=tuple(tune(path, shape, config, device)))
+    walks, lock = dict(kept.walks), threading.Lock()
+
+    def finished(name: str, walk: Walk) -> None:
+        with lock:
+            walks[name] = walk
+            replace_file(folder / WALKS, kept.model_copy(update={"walks": walks}).model_dump_json().encode())
+
+    session = Session(kept.walks, finished, advance)
+    up = anneal_up(path, shape, config, kept.sizes, device, session)
+    down = None if ends is None else anneal_down(path, ends, config, kept.sizes, session)
+    return up, down
+
+
+def _read(file: Path, identity: dict[str, Any]) -> _Kept | None:
+    if not file.exists():
+        return None
+    try:
+        kept = _Kept.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise CheckpointError(f"{file} is not a file of annealing: {error.errors()[0]['msg']}") from error
+    changed = [name for name in sorted(identity | kept.identity) if identity.get(name) != kept.identity.get(name)]
+    if changed:
+        lines = "; ".join(f"{name}: {kept.identity.get(name)!r} -> {identity.get(name)!r}" for name in changed)
+        raise CheckpointError(f"{file} belongs to another annealing ({lines}); choose another folder")
+    return kept
