@@ -12,7 +12,8 @@ import torch
 
 from models.bundle import Bundle, load_bundle, read_manifest
 from models.console import console, positive_int, progress_bar, run_command
-from models.data import DATASETS
+from models.data import DATASETS, load_dataset
+from models.data_local import SPLIT_NAMES
 from models.data_sources import SOURCES, cache_folder, fetch, locate
 from models.device import resolve_device
 from models.errors import DataError
@@ -156,14 +157,19 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def data(options: argparse.Namespace) -> None:
-    """Fetch a dataset into the cache, unless it is there and whole."""
-    source = SOURCES[options.name]
-    try:
-        folder = locate(source)
-    except DataError as error:
-        console.print(f"{error}; fetching it again")
-        folder = fetch(source)
-    console.print(f"{options.name}: verified, in {folder} (cache {cache_folder()}; move it with LIMPID_CACHE)")
+    """Fetch a dataset into the cache, unless it is there and whole; the larger ones are decoded on the way."""
+    if options.name in SOURCES and options.folder is None:
+        try:
+            folder = locate(SOURCES[options.name])
+        except DataError as error:
+            console.print(f"{error}; fetching it again")
+            folder = fetch(SOURCES[options.name])
+        console.print(f"{options.name}: verified, in {folder} (cache {cache_folder()}; move it with LIMPID_CACHE)")
+        return
+    for split in options.split or ("train", "test"):
+        found = load_dataset(options.name, split, options.folder, options.side, options.channels)
+        described = f"{len(found):,} images {found.shape} in {len(found.class_names)} classes"
+        console.print(f"{options.name} {split}: {described} (cache {cache_folder()})")
 
 
 def convert_generator(options: argparse.Namespace) -> None:
@@ -245,7 +251,11 @@ def _parser() -> argparse.ArgumentParser:
 
     p = command(data)
     p.add_argument("action", choices=("fetch",))
-    p.add_argument("name", choices=sorted(SOURCES))
+    p.add_argument("name", choices=DATASETS)
+    p.add_argument("--folder", type=Path, help="a local copy: the dataset's own files, images, or parquet files")
+    p.add_argument("--side", type=positive_int, help="for `folder`: what the images are resized to, in pixels")
+    p.add_argument("--channels", type=int, choices=(1, 3), help="for `folder` (default 3)")
+    p.add_argument("--split", action="append", choices=tuple(SPLIT_NAMES), help="default: train and test")
 
     p = command(convert_generator)
     p.add_argument("checkpoint", type=Path, help="a .pth file of torch_mimicry's SNGANGenerator32, 64 or 128")

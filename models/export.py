@@ -23,7 +23,7 @@ from models.bundle import (
     sha256,
 )
 from models.config import Frozen, read_toml, validate
-from models.data import DATASETS
+from models.data import DataSection, class_names
 from models.errors import BundleError, CheckpointError, ConfigError
 from models.files import commit, replace_file
 from models.langevin import LangevinConfig
@@ -82,24 +82,25 @@ def export_bundle(
         classifier: a classifier run's checkpoint.pt, or an .onnx file with `classifier_description` beside it.
     """
     state, recipe = _checkpoint(energy_checkpoint, "energy")
-    data = recipe["data"]["name"]
+    data = DataSection(**recipe["data"])
     files = {ENERGY_WEIGHTS: save_safetensors(_contiguous(state["average"]))}
-    classifier_record, class_names = None, DATASETS[data].class_names
+    classifier_record = None
     if classifier.suffix == ".onnx":
         described = _describe(classifier_description)
         files[CLASSIFIER_ONNX] = _read_graph(classifier)
         entry = ClassifierEntry(network=None, normalisation=described.normalisation, size=described.size)
-        class_names = described.class_names
+        names = described.class_names
     else:
         entry, classifier_files, classifier_record = _own_classifier(classifier, data)
+        names = class_names(data)
         files |= classifier_files
     chosen = presets or default_presets(LangevinConfig(**recipe["sampler"]))
-    channels, height, width = DATASETS[data].shape
+    channels, height, width = data.shape
     manifest = Manifest(
         name=folder.name,
-        description=f"Mid-run energy ({recipe['network']['name']}) and classifier for {data}.",
+        description=f"Mid-run energy ({recipe['network']['name']}) and classifier for {data.name}.",
         image=ImageShape(height=height, width=width, channels=channels),
-        class_names=class_names,
+        class_names=names,
         energy=NetworkEntry(architecture=recipe["network"]["name"], arguments=recipe["network"]["arguments"]),
         classifier=entry,
         presets=chosen.presets,
@@ -216,10 +217,10 @@ def _checkpoint(path: Path, kind: str) -> tuple[State, dict[str, Any]]:
     return state, recipe
 
 
-def _own_classifier(path: Path, data: str) -> tuple[ClassifierEntry, dict[str, bytes], PartRecord]:
+def _own_classifier(path: Path, data: DataSection) -> tuple[ClassifierEntry, dict[str, bytes], PartRecord]:
     state, recipe = _checkpoint(path, "classifier")
-    if recipe["data"]["name"] != data:
-        raise CheckpointError(f"{path} was trained on {recipe['data']['name']}, the energy on {data}")
+    if recipe["data"]["name"] != data.name:
+        raise CheckpointError(f"{path} was trained on {recipe['data']['name']}, the energy on {data.name}")
     network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
     load_weights(network, state["average"], str(path))
     entry = ClassifierEntry(
@@ -227,7 +228,7 @@ def _own_classifier(path: Path, data: str) -> tuple[ClassifierEntry, dict[str, b
         normalisation=Normalisation(**recipe["normalisation"]),
     )
     weights = save_safetensors(_contiguous(state["average"]))
-    graph = export_onnx(network, DATASETS[data].shape)
+    graph = export_onnx(network, data.shape)
     return entry, {CLASSIFIER_WEIGHTS: weights, CLASSIFIER_ONNX: graph}, provenance(state, path)
 
 

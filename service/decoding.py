@@ -16,23 +16,16 @@ The checks run in this order, cheap ones before anything is decompressed:
 """
 
 import io
-import struct
 import warnings
-import zlib
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from models.image_files import PARSER_ERRORS, has_16_bits
 from models.manifest import ImageShape
 from service.errors import DecodingError, FormatError, TooManyPixelsError
-
-# What Pillow's parsers raise on malformed files of these formats; fuzzed in the tests. The warnings, see `make_strict`.
-PARSER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError),
-    *(struct.error, zlib.error, UserWarning),
-)
 
 
 def make_strict() -> None:
@@ -96,7 +89,7 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise DecodingError(f"the {kind} file holds {frames} pictures (an animation?); send one still image")
-    if image.mode.startswith(("I", "F")) or any("16" in str(tile.args) for tile in image.tile):
+    if has_16_bits(image):
         raise DecodingError(f"the {kind} file has 16 bits per channel; convert it to 8 bits first")
     return image
 

@@ -63,11 +63,11 @@ def fidelity(options: argparse.Namespace) -> None:
     if options.count < MINIMUM_COUNT:
         raise ConfigError(f"--count {options.count}: expected at least {MINIMUM_COUNT}")
     network = _network(options)
-    channels, height, width = DATASETS[options.data].shape
+    train = load_dataset(options.data, "train", options.folder).images
+    channels, height, width = train.shape[1:]
     shape = ImageShape.model_validate({"channels": channels, "height": height, "width": width})
     read = read_samples(options.samples, shape)
     samples = _draw(read, options.count, options.seed, f"{options.samples} holds {len(read)} images")
-    train = load_dataset(options.data, "train", options.folder).images
     has = f"{options.data} has {len(train)} training images, which reference and floor share"
     real = _draw(train, 2 * options.count, options.seed, has)
     with progress_bar(f"{network.name} features", 3 * options.count) as progress:

@@ -33,12 +33,12 @@ def take_images(
     Raises:
         DataError: the images have another shape or other classes than the bundle, or there are not so many.
     """
-    data = load_dataset(name or manifest.dataset, "test", folder)
     shape = manifest.image
+    data = load_dataset(name or manifest.dataset, "test", folder, shape.height, shape.channels)
     expected = (shape.channels, shape.height, shape.width)
-    if tuple(data.images.shape[1:]) != expected or len(data.class_names) != len(manifest.class_names):
+    if data.shape != expected or len(data.class_names) != len(manifest.class_names):
         raise DataError(
-            f"{data.name} has images of shape {tuple(data.images.shape[1:])} in {len(data.class_names)} classes; "
+            f"{data.name} has images of shape {data.shape} in {len(data.class_names)} classes; "
             f"{manifest.name} reads {expected} in {len(manifest.class_names)} classes"
         )
     if not 0 <= first < first + count <= len(data):

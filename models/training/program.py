@@ -21,12 +21,12 @@ def train_recipe(
     """Train to the end of the recipe's schedule in `folder`; a finished run that is resumed is left as it is."""
     torch.manual_seed(recipe.seed)  # the network's first weights; everything later has its own generator
     network = build_network(recipe.network.name, recipe.network.arguments)
-    train = load_dataset(recipe.data.name, "train", recipe.data.folder)
+    train = load_dataset(recipe.data.name, "train", recipe.data.folder, recipe.data.side, recipe.data.channels)
     _check_fit(recipe, network, train)
     run = TrainingRun(folder, recipe, resume, amend)
     console.print(f"{folder}: {recipe.kind} on {device}, {sum(p.numel() for p in network.parameters()):,} parameters")
     if isinstance(recipe, ClassifierRecipe):
-        test = load_dataset(recipe.data.name, "test", recipe.data.folder)
+        test = load_dataset(recipe.data.name, "test", recipe.data.folder, recipe.data.side, recipe.data.channels)
         train_classifier(network, train, test, recipe.normalisation, recipe.training, run, recipe.seed, device)
     else:
         train_energy(network, train, recipe.sampler, recipe.warm_start, recipe.mid_run, run, recipe.seed, device)

