@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from models.errors import CheckpointError, ConfigError, TrainingDiverged
 from models.export import summarise_log
-from models.langevin import LangevinConfig
 from models.training.average import WeightAverage
 from models.training.classifier_loop import ClassifierTraining, augment, one_cycle, random_crop
 from models.training.diagnostics import correlation, image_grid, plot_diagnostics
-from models.training.energy_loop import rate_at
 from models.training.program import train_recipe
 from models.training.recipe import load_recipe
 from models.training.run import TrainingRun, load_checkpoint, read_metrics, save_checkpoint
+from models.training.schedules import value_at
 from models.training.warm_start import WarmStart, warm_start_loss
 
 ENERGY = [
@@ -52,12 +51,11 @@ class Quadratic(nn.Module):
 def test_warm_start_loss_is_zero_for_the_true_score_and_one_for_a_flat_energy() -> None:
     """For one image c and one noise level s, the true energy is T / s^2 * |x - c|^2 / 2."""
     centre = torch.rand(1, 1, 4, 4)
-    sampler = LangevinConfig(num_steps=1, step_size=0.01, temperature=0.01)
     config = WarmStart(updates=1, min_noise=0.2, max_noise=0.2000001)
     images = centre.expand(64, -1, -1, -1)
     generator = torch.Generator().manual_seed(0)
-    exact = warm_start_loss(Quadratic(0.01 / 0.2**2, centre), images, sampler, config, generator)
-    flat = warm_start_loss(Quadratic(0.0, centre), images, sampler, config, generator)
+    exact = warm_start_loss(Quadratic(0.01 / 0.2**2, centre), images, 0.01, config, generator, 64)
+    flat = warm_start_loss(Quadratic(0.0, centre), images, 0.01, config, generator, 64)
     assert exact.item() == pytest.approx(0.0, abs=1e-6)
     assert flat.item() == pytest.approx(1.0, abs=4 * np.sqrt(2 / (64 * 16)))
 
@@ -79,7 +77,7 @@ def test_weight_average_follows_its_formula_and_includes_buffers() -> None:
 
 def test_schedules() -> None:
     rates = ((0, 1e-4), (100, 1e-5), (200, 1e-6))
-    assert [rate_at(rates, update) for update in (0, 99, 100, 250)] == [1e-4, 1e-4, 1e-5, 1e-6]
+    assert [value_at(rates, update) for update in (0, 99, 100, 250)] == [1e-4, 1e-4, 1e-5, 1e-6]
     assert [one_cycle(p, 0.2) for p in (0.0, 0.1, 0.2, 0.6)] == pytest.approx([0.0, 0.5, 1.0, 0.5])
 
 
