@@ -70,7 +70,7 @@ class World:
         dist.broadcast(first, 0)
         differing = self.sum(torch.tensor([float((own != first).sum())], device=own.device))
         if differing.item():
-            raise TrainingDiverged(f"at update {update} {differing.item():.0f} weights differ between the processes")
+            raise TrainingDiverged(f"at update {update} {differing.item():.0f} weights differ from the first process's")
 
 
 ALONE = World()
