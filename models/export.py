@@ -82,6 +82,8 @@ def export_bundle(
         classifier: a classifier run's checkpoint.pt, or an .onnx file with `classifier_description` beside it.
     """
     state, recipe = _checkpoint(energy_checkpoint, "energy")
+    if recipe.get("prior"):
+        raise CheckpointError(f"{energy_checkpoint} is f beside a prior; a bundle holds an energy that stands alone")
     data = recipe["data"]["name"]
     files = {ENERGY_WEIGHTS: save_safetensors(_contiguous(state["average"]))}
     classifier_record, class_names = None, DATASETS[data].class_names
@@ -97,7 +99,7 @@ def export_bundle(
     channels, height, width = DATASETS[data].shape
     manifest = Manifest(
         name=folder.name,
-        description=f"Mid-run energy ({recipe['network']['name']}) and classifier for {data}.",
+        description=f"{_regime(recipe)} energy ({recipe['network']['name']}) and classifier for {data}.",
         image=ImageShape(height=height, width=width, channels=channels),
         class_names=class_names,
         energy=NetworkEntry(architecture=recipe["network"]["name"], arguments=recipe["network"]["arguments"]),
@@ -214,6 +216,12 @@ def _checkpoint(path: Path, kind: str) -> tuple[State, dict[str, Any]]:
     if recipe["kind"] != kind:
         raise CheckpointError(f"{path} was trained by a recipe of kind {recipe['kind']!r}, expected {kind!r}")
     return state, recipe
+
+
+def _regime(recipe: dict[str, Any]) -> str:
+    """`Short-run`, `Mid-run` or `Long-run`."""
+    section = next(name for name in ("short_run", "mid_run", "long_run") if recipe.get(name))
+    return section.replace("_", "-").capitalize()
 
 
 def _own_classifier(path: Path, data: str) -> tuple[ClassifierEntry, dict[str, bytes], PartRecord]:

@@ -14,7 +14,7 @@ from models.training.average import WeightAverage
 from models.training.burn_in import BurnInChains
 from models.training.distributed import World
 from models.training.energy_state import EnergyTraining
-from models.training.frozen_parts import frozen, load_prior, short_run_generator, weights_digest
+from models.training.frozen_parts import frozen, load_prior, starting_generator, weights_digest
 from models.training.generator_learning import GeneratorLearning
 from models.training.initialisers import (
     FreshChains,
@@ -57,7 +57,7 @@ def build_parts(recipe: EnergyRecipe, network: nn.Module, device: torch.device, 
         starter = starter.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         training.generator = GeneratorLearning(starter, recipe.initialiser)
     elif isinstance(recipe.initialiser, FromFrozenGenerator):
-        starter = frozen(short_run_generator(recipe.initialiser.path), device)
+        starter = frozen(starting_generator(recipe.initialiser.path), device)
         training.fixed["generator"] = weights_digest(starter)
     prior = None if recipe.prior is None else load_prior(recipe.prior, device)
     if prior is not None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from models.errors import CheckpointError, ConfigError
 from models.networks import build_network, load_weights
+from models.networks.conversion import load_generator
 from models.training.run import State, load_checkpoint
 from models.training.sections import Prior
 
@@ -40,8 +41,10 @@ def load_prior(prior: Prior, device: torch.device) -> tuple[nn.Module, float] | 
     return frozen(network, device), temperature
 
 
-def short_run_generator(path: Path) -> nn.Module:
-    """The averaged generator of a short-run checkpoint; raises CheckpointError where there is none."""
+def starting_generator(path: Path) -> nn.Module:
+    """The averaged generator of a short-run checkpoint, or the one in a folder that `convert-generator` wrote."""
+    if path.is_dir():
+        return load_generator(path)
     state, recipe = _energy_checkpoint(path)
     if not state.get("generator"):
         raise CheckpointError(f"{path} holds no generator; expected a run whose initialiser.kind is 'generator'")

@@ -43,7 +43,11 @@ class FromGenerator(Frozen):
 
 
 class FromFrozenGenerator(Frozen):
-    """Chains start from a generator that learned before: a short-run checkpoint.pt, or a converted generator."""
+    """Chains start from a generator that learned before.
+
+    Args:
+        path: a short-run checkpoint.pt, or a folder that `python -m models convert-generator` wrote.
+    """
 
     kind: Literal["frozen_generator"] = "frozen_generator"
     path: Path

@@ -1,17 +1,22 @@
 """The one objective in its regimes: where it comes to rest, what it samples, what its checkpoints bring back."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save as save_safetensors
 
+from models.bundle import Bundle
 from models.data import ImageDataset, load_dataset
 from models.errors import CheckpointError, ConfigError, NetworkError
+from models.export import export_bundle
 from models.networks import ARCHITECTURES
+from models.networks.generator import SNGANGenerator
 from models.pixels import from_uint8
-from models.training.frozen_parts import short_run_generator
+from models.training.frozen_parts import starting_generator
 from models.training.program import train_recipe
 from models.training.recipe import load_recipe
 from models.training.run import load_checkpoint, read_metrics
@@ -137,7 +142,7 @@ def test_batch_norm_follows_the_generator_and_the_average_is_what_is_used_later(
         untrained.norm.running_var.fill_(1.0)  # type: ignore[union-attr,operator]
         stale = untrained.eval()(latents)
     assert (evaluated - trained).square().mean() < 0.25 * (stale - trained).square().mean()
-    loaded = short_run_generator(tmp_path / "checkpoint.pt")
+    loaded = starting_generator(tmp_path / "checkpoint.pt")
     for key, value in loaded.state_dict().items():
         assert torch.equal(value, state["generator"]["average"][key])
     assert not torch.equal(loaded.state_dict()["linear.weight"], own.linear.weight)
@@ -162,6 +167,24 @@ def test_the_life_cycle_from_short_run_to_long_run(tmp_path: Path) -> None:
     train(tmp_path / "short", "digits_short", *SHORT, GENERATOR, "seed=5", resume=True)
     with pytest.raises(CheckpointError, match=r"the generator has weights .*the run began with"):
         train(tmp_path / "long", "digits_long", *LONG[:-2], path, energy, resume=True)
+
+
+def test_chains_start_from_a_converted_generator(tmp_path: Path) -> None:
+    """The folder's own weights and statistics make the bank's images."""
+    torch.manual_seed(0)
+    network = SNGANGenerator(channels=1, widths=[4, 4], latent_size=6)
+    network(torch.randn(50, 6))  # sets the statistics
+    weights = save_safetensors(network.state_dict())
+    entry = {"architecture": "sngan_generator", "arguments": {"channels": 1, "widths": [4, 4], "latent_size": 6}}
+    folder = tmp_path / "generator"
+    folder.mkdir()
+    (folder / "generator.safetensors").write_bytes(weights)
+    record = {**entry, "sha256": hashlib.sha256(weights).hexdigest(), "converted_from": "test"}
+    (folder / "generator.json").write_text(json.dumps(record))
+    state = train(tmp_path / "run", "digits_prior", *SHORT, f"initialiser.path={folder}", "short_run.updates=1")
+    untouched = state["bank"]["ages"] == 0
+    expected = network.eval()(state["bank"]["latents"][untouched])
+    assert torch.allclose(state["bank"]["states"][untouched], expected, atol=1e-6)
 
 
 def test_the_priors_terms_are_in_the_chains_and_not_in_the_loss(tmp_path: Path) -> None:
@@ -237,6 +260,16 @@ def test_chains_follow_the_recipes_clip_and_number_of_steps(tmp_path: Path) -> N
     a = 0.03**2 / (2 * 0.1**2)
     expected = sum((1 - a) ** step for step in range(40)) / 40
     assert sum(drift[2:]) / sum(drift[:2]) == pytest.approx(expected, rel=0.05)
+
+
+def test_an_energy_that_is_half_of_a_density_is_not_exported(tmp_path: Path, digits_bundle: Bundle) -> None:
+    train(tmp_path / "prior", "digits_prior", *SHORT, "initialiser={ kind = 'data' }")
+    description = tmp_path / "classifier.toml"
+    description.write_text("size = [8, 8]\nclass_names = []\n[normalisation]\nmean = [0.0]\nstd = [1.0]\n")
+    graph = digits_bundle.folder / "classifier.onnx"
+    with pytest.raises(CheckpointError, match=r"checkpoint.pt is f beside a prior"):
+        export_bundle(tmp_path / "bundle", tmp_path / "prior" / "checkpoint.pt", graph, description)
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_checkpoint_of_a_mid_run_from_before_the_other_regimes_goes_on(tmp_path: Path) -> None:
