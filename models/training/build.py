@@ -8,6 +8,7 @@ from torch import nn
 
 from models.banks import PersistentBank, Source
 from models.data import ImageDataset
+from models.errors import CheckpointError
 from models.networks import build_network
 from models.precision import DTYPES
 from models.training.average import WeightAverage
@@ -71,18 +72,22 @@ def begin_chains(recipe: EnergyRecipe, parts: EnergyParts, data: ImageDataset) -
     source, generator = _source(recipe, parts, data), training.chain_generator
     dtype, saved = DTYPES[config.bank_precision], training.saved_chains
 
+    keys = {"burn_in", "bank"} if isinstance(config, LongRun) else {"states"} if config.bank_size else set()
+    if saved is not None and not keys <= saved.keys():
+        raise CheckpointError(
+            f"the run's chains are not those of {recipe.regime} learning: start another in a new folder"
+        )
+
     def bank(size: int, state: dict[str, Any] | None) -> PersistentBank:
         if state is None:
             return PersistentBank.filled(source, size, dtype, training.world)
         return PersistentBank.restored(state, training.device, dtype, training.world)
 
     if isinstance(config, LongRun):
-        burning = bank(config.burn_in_size, saved and saved["burn_in"])
-        learned = bank(config.bank_size, saved and saved["bank"])
+        burning = bank(config.burn_in_size, saved["burn_in"] if saved else None)
+        learned = bank(config.bank_size, saved["bank"] if saved else None)
         redraws = changes(config.num_steps or ())
-        chains = BurnInChains(
-            burning, learned, source, config.batch_size, config.burn_in_updates, redraws, training.chain_generator
-        )
+        chains = BurnInChains(burning, learned, source, config.batch_size, config.burn_in_updates, redraws, generator)
         if saved is None:
             chains.spread_ages()
         return chains

@@ -150,13 +150,14 @@ def joined_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     if not dist.is_torchelastic_launched():
         yield ALONE, device
         return
-    if device.type == "cuda":
+    on_gpu = device.type == "cuda"
+    if on_gpu:
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
             raise ConfigError(f"process {local} has no GPU of its own: {torch.cuda.device_count()} are available")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
     world = World(dist.get_rank(), dist.get_world_size())
     spoke = console.quiet
     console.quiet = spoke or not world.leads

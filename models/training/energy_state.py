@@ -83,6 +83,8 @@ class EnergyTraining:
         self.average.updates = state["average_updates"]
         self.optimizer.load_state_dict(state["optimizer"])
         if self.generator is not None:
+            if state.get("generator") is None:
+                raise CheckpointError("the run has no generator to go on with: start another in a new folder")
             self.generator.load_state_dict(state["generator"])
         self.saved_chains = state["bank"]
         self.data_generator.set_state(state["data_generator"])

@@ -1,9 +1,7 @@
 """Networks that learned before and stand still now: the prior energy of long-run learning, and frozen generators."""
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +11,7 @@ from torch import nn
 from models.errors import CheckpointError, ConfigError
 from models.networks import build_network, load_weights
 from models.networks.conversion import load_generator
-from models.training.run import State, load_checkpoint
+from models.training.run import load_trained
 from models.training.sections import Prior
 
 
@@ -29,7 +27,7 @@ def load_prior(prior: Prior, device: torch.device) -> tuple[nn.Module, float] | 
         network = build_network(prior.network.name, prior.network.arguments)
         load_weights(network, _read_safetensors(prior.energy), str(prior.energy))
         return frozen(network, device), prior.temperature
-    state, recipe = _energy_checkpoint(prior.energy)
+    state, recipe = load_trained(prior.energy, "energy")
     before = recipe.get("prior") or {}
     if before.get("energy") is not None:
         raise ConfigError(f"prior.energy: {prior.energy} has a prior energy of its own; expected one without")
@@ -45,7 +43,7 @@ def starting_generator(path: Path) -> nn.Module:
     """The averaged generator of a short-run checkpoint, or the one in a folder that `convert-generator` wrote."""
     if path.is_dir():
         return load_generator(path)
-    state, recipe = _energy_checkpoint(path)
+    state, recipe = load_trained(path, "energy")
     if not state.get("generator"):
         raise CheckpointError(f"{path} holds no generator; expected a run whose initialiser.kind is 'generator'")
     section = recipe["initialiser"]["network"]
@@ -66,14 +64,6 @@ def weights_digest(network: nn.Module) -> str:
     for key, tensor in network.state_dict().items():
         digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _energy_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
-    state = load_checkpoint(path)
-    recipe: dict[str, Any] = json.loads(state["recipe"])
-    if recipe["kind"] != "energy":
-        raise CheckpointError(f"{path} was trained by a recipe of kind {recipe['kind']!r}, expected 'energy'")
-    return state, recipe
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from models.training.schedules import value_at
 
 
 class Chains(NamedTuple):
-    """The chains of one update before they run: where they start, their bank slots, and which ones restarted."""
+    """The chains of one update before they run: where they start, their slots, and which ones restarted."""
 
     starts: Fresh
     slots: Tensor
@@ -46,8 +46,8 @@ class FreshChains:
     def start(self, update: int) -> Chains:
         """See `Initialiser`."""
         starts = self._source()
-        everything = torch.ones(len(starts.images), dtype=torch.bool, device=starts.images.device)
-        return Chains(starts, everything.nonzero().squeeze(1), everything)
+        places = torch.arange(len(starts.images), device=starts.images.device)
+        return Chains(starts, places, torch.ones_like(places, dtype=torch.bool))
 
     def finish(self, chains: Chains, ends: Tensor) -> tuple[Fresh, dict[str, float]]:
         """See `Initialiser`."""

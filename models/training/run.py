@@ -46,6 +46,15 @@ def load_checkpoint(path: Path) -> State:
     return state
 
 
+def load_trained(path: Path, kind: str) -> tuple[State, dict[str, Any]]:
+    """A checkpoint and its recipe; raises CheckpointError when a recipe of another kind trained it."""
+    state = load_checkpoint(path)
+    recipe: dict[str, Any] = json.loads(state["recipe"])
+    if recipe["kind"] != kind:
+        raise CheckpointError(f"{path} was trained by a recipe of kind {recipe['kind']!r}, expected {kind!r}")
+    return state, recipe
+
+
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Every line that the run in `folder` logged, oldest first; none when it logged nothing."""
     path = folder / "metrics.jsonl"

@@ -262,6 +262,15 @@ def test_chains_follow_the_recipes_clip_and_number_of_steps(tmp_path: Path) -> N
     assert sum(drift[2:]) / sum(drift[:2]) == pytest.approx(expected, rel=0.05)
 
 
+def test_a_run_does_not_go_on_in_another_regime(tmp_path: Path) -> None:
+    data = "initialiser={ kind = 'data' }"
+    train(tmp_path, "digits_prior", *SHORT, data)
+    with pytest.raises(CheckpointError, match="not those of long-run learning"):
+        train(tmp_path, "digits_long", *LONG[:-1], "prior={ tau = 0.5 }", resume=True, amend=True)
+    with pytest.raises(CheckpointError, match="no generator to go on with"):
+        train(tmp_path, "digits_short", *SHORT, GENERATOR, resume=True, amend=True)
+
+
 def test_an_energy_that_is_half_of_a_density_is_not_exported(tmp_path: Path, digits_bundle: Bundle) -> None:
     train(tmp_path / "prior", "digits_prior", *SHORT, "initialiser={ kind = 'data' }")
     description = tmp_path / "classifier.toml"
