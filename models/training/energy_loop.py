@@ -38,7 +38,7 @@ def train_energy(recipe: EnergyRecipe, parts: EnergyParts, data: ImageDataset, r
     if (state := run.restore()) is not None:
         training.load_state_dict(state)
     if training.update < recipe.warm_start.updates:
-        warm_start(training, data, recipe.sampler.temperature, recipe.warm_start, recipe.learning.flip, run)
+        warm_start(training, data, recipe.sampler, recipe.warm_start, recipe.learning.flip, run)
     if training.saved_chains is None:
         _leave_warm_start(training, recipe.learning)
     training.chains = begin_chains(recipe, parts, data)

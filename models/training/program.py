@@ -28,10 +28,10 @@ def train_recipe(
     network = build_network(recipe.network.name, recipe.network.arguments)
     train = load_dataset(recipe.data.name, "train", recipe.data.folder)
     with joined_world(device) as (world, own_device):
-        _check_fit(recipe, network, train, world)
+        check_fit(recipe, network, train, world)
         if isinstance(recipe, EnergyRecipe):
             parts = build_parts(recipe, network, own_device, world)
-            _check_starts(parts, train)
+            check_starts(parts, train)
         run = TrainingRun(folder, recipe, resume, amend, world)
         size = sum(parameter.numel() for parameter in network.parameters())
         console.print(f"{folder}: {recipe.kind} on {own_device} x {world.size}, {size:,} parameters")
@@ -44,7 +44,7 @@ def train_recipe(
         console.print(f"{folder}: done, {run.cpu_seconds / 3600:.2f} CPU hours in all")
 
 
-def _check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data: ImageDataset, world: World) -> None:
+def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data: ImageDataset, world: World) -> None:
     """Two blank images through the network: a recipe whose parts do not fit stops here, with the key to change."""
     outputs = (2, len(data.class_names)) if isinstance(recipe, ClassifierRecipe) else (2,)
     blank = torch.zeros(2, *data.images.shape[1:])
@@ -67,7 +67,7 @@ def _check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data
         raise ConfigError(f"a classifier trains in one process, got {world.size}")
 
 
-def _check_starts(parts: EnergyParts, data: ImageDataset) -> None:
+def check_starts(parts: EnergyParts, data: ImageDataset) -> None:
     """The generator makes images of the dataset's shape."""
     if parts.starter is None:
         return

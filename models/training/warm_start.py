@@ -15,6 +15,7 @@ from models.config import Frozen
 from models.console import progress_bar
 from models.data import ImageDataset
 from models.errors import TrainingDiverged
+from models.langevin import LangevinConfig
 from models.training.distributed import ALONE, World
 from models.training.energy_state import EnergyTraining
 from models.training.optimization import set_learning_rate
@@ -43,17 +44,17 @@ class WarmStart(Frozen):
 def warm_start_loss(
     network: nn.Module,
     images: Tensor,
-    temperature: float,
+    sampler: LangevinConfig,
     config: WarmStart,
     generator: torch.Generator,
-    count: int,
     world: World = ALONE,
 ) -> Tensor:
     """mean |s * grad f(x + s z) / T - z|^2 with log s ~ U(log min_noise, log max_noise); 1 for a flat energy.
 
     Args:
-        images: this process's share of `count` images; its loss is its part of the sum that makes the mean.
+        images: this process's share of `config.batch_size` images, whose losses add up to the mean; alone, any number.
     """
+    count = len(images) if world.size == 1 else config.batch_size
     span = math.log(config.max_noise / config.min_noise)
     uniform = torch.rand(count, 1, 1, 1, generator=generator, device=images.device)
     scale = config.min_noise * torch.exp(span * uniform)
@@ -61,11 +62,16 @@ def warm_start_loss(
     scale, z = scale[world.share(count)], z[world.share(count)]
     noisy = (images + scale * z).contiguous(memory_format=torch.channels_last).requires_grad_(True)
     (grad,) = torch.autograd.grad(network(noisy).sum(), noisy, create_graph=True)
-    return (scale * grad / temperature - z).square().mean() * (len(images) / count)
+    return (scale * grad / sampler.temperature - z).square().mean() * (len(images) / count)
 
 
 def warm_start(
-    training: EnergyTraining, data: ImageDataset, temperature: float, config: WarmStart, flip: bool, run: TrainingRun
+    training: EnergyTraining,
+    data: ImageDataset,
+    sampler: LangevinConfig,
+    config: WarmStart,
+    flip: bool,
+    run: TrainingRun,
 ) -> None:
     """Learn to the end of the warm start, from where the training is."""
     batches = training.positives(data, config.batch_size, flip, 0.0)
@@ -75,9 +81,7 @@ def warm_start(
         while training.update < config.updates:
             position = training.update / config.updates
             set_learning_rate(training.optimizer, config.learning_rate * 0.5 * (1 + math.cos(math.pi * position)))
-            loss = warm_start_loss(
-                training.network, next(batches), temperature, config, generator, config.batch_size, world
-            )
+            loss = warm_start_loss(training.network, next(batches), sampler, config, generator, world)
             training.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             world.sum_gradients(parameters)

@@ -1,6 +1,7 @@
 """Two processes train what one would, and their run goes on with one; noise and rows are shared out exactly."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from models.errors import TrainingDiverged
+from models.data import load_dataset
+from models.errors import ConfigError, TrainingDiverged
+from models.networks import build_network
 from models.noise import SeededNoise
 from models.training.distributed import NoiseOfShare, ShardedRows, World
+from models.training.program import check_fit
+from models.training.recipe import load_recipe
 from models.training.run import load_checkpoint, read_metrics
 
 COMMON = ["sampler.num_steps=4", "network.arguments.width=8"]
@@ -34,16 +39,29 @@ LONG = [
 ]
 
 
-def launch(recipe: str, overrides: list[str], folder: Path, processes: int) -> subprocess.CompletedProcess[str]:
+def launch(recipe: str, overrides: list[str], folder: Path, processes: int) -> str:
+    """What it prints; raises where it fails."""
     program = ["-m", "tests.models.small_networks"]
     if processes > 1:
         program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *program]
     sets = [part for override in overrides for part in ("--set", override)]
     command = ["train", recipe, "--out", str(folder), "--resume", "--amend", "--device", "cpu", *sets]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *program, *command], env=environment, capture_output=True, text=True, check=False, timeout=300
+    process = subprocess.Popen(
+        [sys.executable, *program, *command],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+    try:
+        output, errors = process.communicate(timeout=180)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)  # torchrun passes it on to its workers
+        process.wait()
+        raise
+    assert process.returncode == 0, errors
+    return output
 
 
 @pytest.mark.parametrize(("recipe", "overrides"), [("digits_short", SHORT), ("digits_long", LONG)])
@@ -51,10 +69,8 @@ def test_two_processes_train_what_one_does_and_one_goes_on(tmp_path: Path, recip
     """The same chains and losses but for the order of sums, six updates in both ways and six more in one process."""
     section = recipe.replace("digits_", "") + "_run.updates="
     for folder, processes, updates in (("two", 2, 6), ("two", 1, 12), ("one", 1, 12)):
-        result = launch(recipe, [*overrides, f"{section}{updates}"], tmp_path / folder, processes)
-        assert result.returncode == 0, result.stderr
-        if processes == 2:
-            assert result.stdout.count("CPU hours in all") == 1, "every process speaks"
+        output = launch(recipe, [*overrides, f"{section}{updates}"], tmp_path / folder, processes)
+        assert output.count("CPU hours in all") == 1, "the leading process alone speaks"
     one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
     assert len(one) == len(two) >= 12
     for line, other in zip(one, two, strict=True):
@@ -67,10 +83,18 @@ def test_two_processes_train_what_one_does_and_one_goes_on(tmp_path: Path, recip
         assert torch.allclose(second["average"][key], weight, rtol=1e-3, atol=1e-6)
 
 
-def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:
-    small = launch("digits_long", [*LONG, "long_run.batch_size=1"], tmp_path / "small", 2)
-    assert small.returncode != 0
-    assert "batch_size 1 is less than the 2 processes" in small.stderr
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("digits_long", "long_run.batch_size=1", "batch_size 1 is less than the 2 processes that share it"),
+        ("digits_classifier", "seed=0", "a classifier trains in one process, got 2"),
+    ],
+)
+def test_what_two_processes_can_not_share_is_refused(name: str, override: str, message: str) -> None:
+    recipe = load_recipe(name, [override])
+    network = build_network(recipe.network.name, recipe.network.arguments)
+    with pytest.raises(ConfigError, match=message):
+        check_fit(recipe, network, load_dataset("digits", "train"), World(1, 2))
 
 
 def share_rows(rank: int, folder: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.errors import CheckpointError, ConfigError, TrainingDiverged
 from models.export import summarise_log
+from models.langevin import LangevinConfig
 from models.training.average import WeightAverage
 from models.training.classifier_loop import ClassifierTraining, augment, one_cycle, random_crop
 from models.training.diagnostics import correlation, image_grid, plot_diagnostics
@@ -75,11 +76,12 @@ class Quadratic(nn.Module):
 def test_warm_start_loss_is_zero_for_the_true_score_and_one_for_a_flat_energy() -> None:
     """For one image c and one noise level s, the true energy is T / s^2 * |x - c|^2 / 2."""
     centre = torch.rand(1, 1, 4, 4)
+    sampler = LangevinConfig(num_steps=1, step_size=0.01, temperature=0.01)
     config = WarmStart(updates=1, min_noise=0.2, max_noise=0.2000001)
     images = centre.expand(64, -1, -1, -1)
     generator = torch.Generator().manual_seed(0)
-    exact = warm_start_loss(Quadratic(0.01 / 0.2**2, centre), images, 0.01, config, generator, 64)
-    flat = warm_start_loss(Quadratic(0.0, centre), images, 0.01, config, generator, 64)
+    exact = warm_start_loss(Quadratic(0.01 / 0.2**2, centre), images, sampler, config, generator)
+    flat = warm_start_loss(Quadratic(0.0, centre), images, sampler, config, generator)
     assert exact.item() == pytest.approx(0.0, abs=1e-6)
     assert flat.item() == pytest.approx(1.0, abs=4 * np.sqrt(2 / (64 * 16)))
 
