@@ -1,48 +1,99 @@
 """Banks of chain states that persist across training updates."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from models.training.distributed import ALONE, ShardedRows, World
+
+
+class Fresh(NamedTuple):
+    """Where chains start: images [B, C, H, W] in [-1, 1], and the latents [B, Z] that a generator made them from."""
+
+    images: Tensor
+    latents: Tensor | None = None
+
+
+Source = Callable[[], Fresh]
+"""A batch of new starts at each call."""
+
 
 class PersistentBank:
-    """N chains that learning keeps running: each has a slot, a state and an age (updates since it restarted).
+    """N chains that learning keeps running: each has a slot, a state, an age (updates since it restarted) and, with a
+    generator, the latent that it started from.
 
-    A drawn chain returns to its own slot, so every slot is one Markov sequence, restarted now and then.
+    A drawn chain returns to its own slot, so every slot is one Markov sequence, restarted now and then. States and
+    latents are shared out to the processes that train together; ages are with each of them.
     """
 
-    def __init__(self, states: Tensor) -> None:
-        """`states` [N, C, H, W] are the first positions, of age 0."""
-        self.states = states
-        self.ages = torch.zeros(len(states), dtype=torch.int64, device=states.device)
+    def __init__(self, states: ShardedRows, latents: ShardedRows | None = None) -> None:
+        """The first positions, of age 0."""
+        self.states, self.latents = states, latents
+        self.ages = torch.zeros(len(states), dtype=torch.int64, device=states.held.device)
 
     def __len__(self) -> int:
         return len(self.states)
+
+    @classmethod
+    def filled(cls, source: Source, size: int, dtype: torch.dtype, world: World = ALONE) -> "PersistentBank":
+        """A bank of `size` new starts, of which a process keeps its share only."""
+        share, kept, first = world.share(size), [], 0
+        while first < size:
+            fresh = source()
+            own = slice(max(share.start - first, 0), max(share.stop - first, 0))
+            kept.append(Fresh(fresh.images[own].to(dtype), None if fresh.latents is None else fresh.latents[own]))
+            first += len(fresh.images)
+        latents = [fresh.latents for fresh in kept if fresh.latents is not None]
+        states = ShardedRows(torch.cat([fresh.images for fresh in kept]), size, world)
+        return cls(states, ShardedRows(torch.cat(latents), size, world) if latents else None)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """int64 [count] distinct slots, uniformly."""
         if count > len(self):
             raise ValueError(f"cannot draw {count} distinct slots from a bank of {len(self)}")
-        return torch.randperm(len(self), generator=generator, device=self.states.device)[:count]
+        return torch.randperm(len(self), generator=generator, device=self.ages.device)[:count]
 
-    def rejuvenate(
-        self, slots: Tensor, fresh: Tensor, probability: float, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Each slot's state, or with `probability` the `fresh` one beside it; returns (states, restarted [count])."""
-        restarted = torch.rand(len(slots), generator=generator, device=self.states.device) < probability
-        keep_axes = (slice(None),) + (None,) * (fresh.dim() - 1)
-        return torch.where(restarted[keep_axes], fresh, self.states[slots]), restarted
+    def due(self, slots: Tensor, probability: float, max_age: int, generator: torch.Generator) -> Tensor:
+        """bool [B]: which chains restart now, by `probability` or because they ran `max_age` updates (0: no limit)."""
+        restarted = torch.rand(len(slots), generator=generator, device=self.ages.device) < probability
+        return restarted | (self.ages[slots] >= max_age) if max_age else restarted
 
-    def put(self, slots: Tensor, states: Tensor, restarted: Tensor) -> None:
+    def starts(self, slots: Tensor, fresh: Fresh, restarted: Tensor) -> Fresh:
+        """Each slot's chain, or where `restarted` the fresh one beside it."""
+        images = _choose(restarted, fresh.images, self.states.read(slots))
+        if self.latents is None or fresh.latents is None:
+            return Fresh(images)
+        return Fresh(images, _choose(restarted, fresh.latents, self.latents.read(slots)))
+
+    def put(self, slots: Tensor, chains: Fresh, restarted: Tensor) -> None:
         """Return chains to their own slots, one update older, or of age 1 where they restarted."""
-        self.states[slots] = states.to(self.states.dtype)
-        self.ages[slots] = torch.where(restarted, 0, self.ages[slots]) + 1
+        self.replace(slots, chains, torch.where(restarted, 0, self.ages[slots]) + 1)
+
+    def replace(self, slots: Tensor, chains: Fresh, ages: Tensor | int) -> None:
+        """Put other chains, of the given ages, in `slots`."""
+        self.states.write(slots, chains.images)
+        if self.latents is not None and chains.latents is not None:
+            self.latents.write(slots, chains.latents)
+        self.ages[slots] = ages
 
     def state_dict(self) -> dict[str, Any]:
-        """States and ages, for a checkpoint."""
-        return {"states": self.states, "ages": self.ages}
+        """States, latents and ages of all processes, for a checkpoint; each of them must call it."""
+        latents = None if self.latents is None else self.latents.whole()
+        return {"states": self.states.whole(), "latents": latents, "ages": self.ages}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
-        self.states, self.ages = state["states"].to(self.states.device), state["ages"].to(self.ages.device)
+    @classmethod
+    def restored(
+        cls, state: dict[str, Any], device: torch.device, dtype: torch.dtype, world: World = ALONE
+    ) -> "PersistentBank":
+        """Undo `state_dict`, with any number of processes."""
+        latents = state.get("latents")
+        held = None if latents is None else ShardedRows.of(latents, device, latents.dtype, world)
+        bank = cls(ShardedRows.of(state["states"], device, dtype, world), held)
+        bank.ages = state["ages"].to(device, copy=True)
+        return bank
+
+
+def _choose(restarted: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
+    return torch.where(restarted[(slice(None),) + (None,) * (fresh.dim() - 1)], fresh, kept)

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import save as save_safetensors
@@ -32,7 +32,8 @@ from models.model_card import render_model_card
 from models.networks import build_network, load_weights
 from models.pixels import Normalisation
 from models.purifier import Preset
-from models.training.run import State, load_checkpoint, read_metrics
+from models.training.recipe import EnergyRecipe
+from models.training.run import State, load_trained, read_metrics
 
 
 class Presets(Frozen):
@@ -81,8 +82,10 @@ def export_bundle(
     Args:
         classifier: a classifier run's checkpoint.pt, or an .onnx file with `classifier_description` beside it.
     """
-    state, recipe = _checkpoint(energy_checkpoint, "energy")
-    data = DataSection(**recipe["data"])
+    state, recipe = load_trained(energy_checkpoint, "energy")
+    if recipe.get("prior"):
+        raise CheckpointError(f"{energy_checkpoint} is f beside a prior; a bundle holds an energy that stands alone")
+    data, regime = DataSection(**recipe["data"]), EnergyRecipe(**recipe).regime.capitalize()
     files = {ENERGY_WEIGHTS: save_safetensors(_contiguous(state["average"]))}
     classifier_record = None
     if classifier.suffix == ".onnx":
@@ -98,7 +101,7 @@ def export_bundle(
     channels, height, width = data.shape
     manifest = Manifest(
         name=folder.name,
-        description=f"Mid-run energy ({recipe['network']['name']}) and classifier for {data.name}.",
+        description=f"{regime} energy ({recipe['network']['name']}) and classifier for {data.name}.",
         image=ImageShape(height=height, width=width, channels=channels),
         class_names=names,
         energy=NetworkEntry(architecture=recipe["network"]["name"], arguments=recipe["network"]["arguments"]),
@@ -208,17 +211,8 @@ def strip_traces(graph: bytes) -> bytes:
     return stripped
 
 
-def _checkpoint(path: Path, kind: str) -> tuple[State, dict[str, Any]]:
-    """A checkpoint and its recipe; raises CheckpointError when it holds something else."""
-    state = load_checkpoint(path)
-    recipe: dict[str, Any] = json.loads(state["recipe"])
-    if recipe["kind"] != kind:
-        raise CheckpointError(f"{path} was trained by a recipe of kind {recipe['kind']!r}, expected {kind!r}")
-    return state, recipe
-
-
 def _own_classifier(path: Path, data: DataSection) -> tuple[ClassifierEntry, dict[str, bytes], PartRecord]:
-    state, recipe = _checkpoint(path, "classifier")
+    state, recipe = load_trained(path, "classifier")
     if recipe["data"]["name"] != data.name:
         raise CheckpointError(f"{path} was trained on {recipe['data']['name']}, the energy on {data.name}")
     network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])

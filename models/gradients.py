@@ -7,6 +7,7 @@ taken from the sign of its result. Other networks go through autograd, on weight
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,19 @@ Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 """x [B, ...] -> (U(x) [B] in float32, dU/dx in x's dtype), both without a graph."""
 
 
+@runtime_checkable
+class ComposedEnergy(Protocol):
+    """An energy made of others, which knows how its gradient follows from theirs."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `Energy`."""
+        ...
+
+    def frozen(self, precision: Precision) -> Gradient:
+        """The gradient for a run of many steps."""
+        ...
+
+
 def energy_gradient(energy: Energy, x: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
     """U(x) [B] in float32 and dU/dx [B, ...] in x's dtype, both without a graph."""
     with torch.enable_grad():  # undoes a caller's no_grad; nothing undoes inference_mode
@@ -34,9 +48,11 @@ def energy_gradient(energy: Energy, x: Tensor, precision: Precision) -> tuple[Te
 
 
 def gradient_of(energy: Energy, precision: Precision) -> Gradient:
-    """What a run of many steps asks: a network is frozen first, any other function goes through autograd."""
+    """What a run of many steps asks: networks are frozen first, any other function goes through autograd."""
     if isinstance(energy, nn.Module):
         return freeze(energy, precision)
+    if isinstance(energy, ComposedEnergy):
+        return energy.frozen(precision)
     return partial(energy_gradient, energy, precision=precision)
 
 

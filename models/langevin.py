@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.chain_threads import chain_threads, shares
+from models.composed import EnergySum
 from models.config import Frozen
 from models.gradients import Energy, Gradient, energy_gradient, gradient_of
 from models.noise import UNSEEDED, DivisibleNoise, Noise
@@ -70,23 +71,14 @@ Callback = Callable[[int, Tensor, LangevinInfo], None]
 """Called after each step with its index (from 0), the new state [B, ...] and the step's info."""
 
 
-def add_energies(terms: Sequence[tuple[Energy, float]], tau: float | None = None) -> Energy:
+def add_energies(terms: Sequence[tuple[Energy, float]], tau: float | None = None) -> EnergySum:
     """U(x) = sum_i f_i(x) / T_i + |x|^2 / (2 tau^2), to be sampled at temperature 1.
 
     Args:
         terms: energies with their own temperatures, for instance [(f, T), (prior, T_prior)].
         tau: standard deviation of the Gaussian term, in pixel units of [-1, 1]; None leaves it out.
     """
-
-    def total(x: Tensor) -> Tensor:
-        energy = x.new_zeros(len(x))
-        for f, temperature in terms:
-            energy = energy + f(x).float() / temperature
-        if tau is not None:
-            energy = energy + x.flatten(1).square().sum(1) / (2.0 * tau**2)
-        return energy
-
-    return total
+    return EnergySum(tuple(terms), tau)
 
 
 def langevin_step(

@@ -7,9 +7,11 @@ from torch import nn
 
 from models.console import console
 from models.data import ImageDataset, load_dataset
-from models.errors import ConfigError
+from models.errors import ConfigError, NetworkError
 from models.networks import build_network
+from models.training.build import EnergyParts, build_parts
 from models.training.classifier_loop import train_classifier
+from models.training.distributed import World, joined_world
 from models.training.energy_loop import train_energy
 from models.training.recipe import ClassifierRecipe, EnergyRecipe
 from models.training.run import TrainingRun
@@ -18,23 +20,31 @@ from models.training.run import TrainingRun
 def train_recipe(
     recipe: ClassifierRecipe | EnergyRecipe, folder: Path, resume: bool, amend: bool, device: torch.device
 ) -> None:
-    """Train to the end of the recipe's schedule in `folder`; a finished run that is resumed is left as it is."""
+    """Train to the end of the recipe's schedule in `folder`; a finished run that is resumed is left as it is.
+
+    Under `torchrun` every process calls this, and they train one energy together.
+    """
     torch.manual_seed(recipe.seed)  # the network's first weights; everything later has its own generator
     network = build_network(recipe.network.name, recipe.network.arguments)
     train = load_dataset(recipe.data.name, "train", recipe.data.folder, recipe.data.side, recipe.data.channels)
-    _check_fit(recipe, network, train)
-    run = TrainingRun(folder, recipe, resume, amend)
-    console.print(f"{folder}: {recipe.kind} on {device}, {sum(p.numel() for p in network.parameters()):,} parameters")
-    if isinstance(recipe, ClassifierRecipe):
-        test = load_dataset(recipe.data.name, "test", recipe.data.folder, recipe.data.side, recipe.data.channels)
-        train_classifier(network, train, test, recipe.normalisation, recipe.training, run, recipe.seed, device)
-    else:
-        train_energy(network, train, recipe.sampler, recipe.warm_start, recipe.mid_run, run, recipe.seed, device)
-    run.close()
-    console.print(f"{folder}: done, {run.cpu_seconds / 3600:.2f} CPU hours in all")
+    with joined_world(device) as (world, own_device):
+        check_fit(recipe, network, train, world)
+        if isinstance(recipe, EnergyRecipe):
+            parts = build_parts(recipe, network, own_device, world)
+            check_starts(parts, train)
+        run = TrainingRun(folder, recipe, resume, amend, world)
+        size = sum(parameter.numel() for parameter in network.parameters())
+        console.print(f"{folder}: {recipe.kind} on {own_device} x {world.size}, {size:,} parameters")
+        if isinstance(recipe, EnergyRecipe):
+            train_energy(recipe, parts, train, run)
+        else:
+            test = load_dataset(recipe.data.name, "test", recipe.data.folder, recipe.data.side, recipe.data.channels)
+            train_classifier(network, train, test, recipe.normalisation, recipe.training, run, recipe.seed, own_device)
+        run.close()
+        console.print(f"{folder}: done, {run.cpu_seconds / 3600:.2f} CPU hours in all")
 
 
-def _check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data: ImageDataset) -> None:
+def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data: ImageDataset, world: World) -> None:
     """Two blank images through the network: a recipe whose parts do not fit stops here, with the key to change."""
     outputs = (2, len(data.class_names)) if isinstance(recipe, ClassifierRecipe) else (2,)
     blank = torch.zeros(2, *data.images.shape[1:])
@@ -48,6 +58,27 @@ def _check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data
             f"network.arguments: {recipe.network.name} gives {found} for two images of {data.name}, expected {outputs}"
         )
     network.train()
-    batch = recipe.training.batch_size if isinstance(recipe, ClassifierRecipe) else recipe.mid_run.batch_size
+    batch = recipe.training.batch_size if isinstance(recipe, ClassifierRecipe) else recipe.learning.batch_size
     if batch > len(data):
         raise ConfigError(f"batch_size {batch} is more than the {len(data)} images of {data.name}")
+    if batch < world.size:
+        raise ConfigError(f"batch_size {batch} is less than the {world.size} processes that share it")
+    if isinstance(recipe, ClassifierRecipe) and world.size > 1:
+        raise ConfigError(f"a classifier trains in one process, got {world.size}")
+
+
+def check_starts(parts: EnergyParts, data: ImageDataset) -> None:
+    """The generator makes images of the dataset's shape."""
+    if parts.starter is None:
+        return
+    latent_size = getattr(parts.starter, "latent_size", None)
+    if not isinstance(latent_size, int):
+        raise NetworkError(f"initialiser: {type(parts.starter).__name__} is not a generator, it has no latent_size")
+    with torch.no_grad():
+        latents = torch.zeros(2, latent_size, device=parts.training.device)
+        found = tuple(parts.starter.eval()(latents).shape[1:])
+    if found != tuple(data.images.shape[1:]):
+        raise ConfigError(
+            f"initialiser: {type(parts.starter).__name__} makes images of shape {found}, "
+            f"{data.name} has {tuple(data.images.shape[1:])}"
+        )

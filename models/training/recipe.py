@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -12,17 +12,19 @@ from models.errors import ConfigError
 from models.langevin import LangevinConfig
 from models.pixels import Normalisation
 from models.training.classifier_loop import ClassifierTraining
-from models.training.energy_loop import MidRun
+from models.training.sections import (
+    FromData,
+    FromGenerator,
+    Initial,
+    Learning,
+    LongRun,
+    NetworkSection,
+    Prior,
+    Restarting,
+)
 from models.training.warm_start import WarmStart
 
 FOLDER = Path(__file__).parent.parent / "recipes"
-
-
-class NetworkSection(Frozen):
-    """An architecture by name and its constructor arguments."""
-
-    name: str
-    arguments: dict[str, Any] = {}
 
 
 class ClassifierRecipe(Frozen):
@@ -43,15 +45,43 @@ class ClassifierRecipe(Frozen):
 
 
 class EnergyRecipe(Frozen):
-    """Everything that determines an energy learned mid-run."""
+    """Everything that determines an energy; its regime is named by the one section of the three that is there."""
 
     kind: Literal["energy"]
     seed: int = 0
     data: DataSection
     network: NetworkSection
     sampler: LangevinConfig
-    warm_start: WarmStart
-    mid_run: MidRun
+    warm_start: WarmStart = WarmStart(updates=0)
+    initialiser: Initial = FromData()
+    prior: Prior | None = None
+    short_run: Restarting | None = None
+    mid_run: Restarting | None = None
+    long_run: LongRun | None = None
+
+    @model_validator(mode="after")
+    def _one_regime(self) -> "EnergyRecipe":
+        regimes = {"short_run": self.short_run, "mid_run": self.mid_run, "long_run": self.long_run}
+        given = [name for name, section in regimes.items() if section is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected one section of {', '.join(regimes)}; got {', '.join(given) or 'none of them'}")
+        if self.long_run is not None and isinstance(self.initialiser, FromGenerator):
+            raise ValueError("initialiser.kind: 'generator' learns where short chains end; long_run takes another kind")
+        return self
+
+    @property
+    def learning(self) -> Learning:
+        """The section of the regime."""
+        section = self.short_run or self.mid_run or self.long_run
+        assert section is not None
+        return section
+
+    @property
+    def regime(self) -> str:
+        """`short-run`, `mid-run` or `long-run`."""
+        if self.short_run is not None:
+            return "short-run"
+        return "mid-run" if self.mid_run is not None else "long-run"
 
 
 Recipe = Annotated[ClassifierRecipe | EnergyRecipe, Field(discriminator="kind")]

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from models.config import Frozen
 from models.console import console
 from models.errors import CheckpointError
 from models.files import replace_file
+from models.training.distributed import ALONE, World
 
 State = dict[str, Any]
 
@@ -44,6 +46,15 @@ def load_checkpoint(path: Path) -> State:
     return state
 
 
+def load_trained(path: Path, kind: str) -> tuple[State, dict[str, Any]]:
+    """A checkpoint and its recipe; raises CheckpointError when a recipe of another kind trained it."""
+    state = load_checkpoint(path)
+    recipe: dict[str, Any] = json.loads(state["recipe"])
+    if recipe["kind"] != kind:
+        raise CheckpointError(f"{path} was trained by a recipe of kind {recipe['kind']!r}, expected {kind!r}")
+    return state, recipe
+
+
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Every line that the run in `folder` logged, oldest first; none when it logged nothing."""
     path = folder / "metrics.jsonl"
@@ -59,10 +70,11 @@ class TrainingRun:
     Args:
         folder: created when missing; an earlier run in it is an error unless `resume`.
         recipe: what the run does; a resumed run must have the same one, unless `amend` records the change.
+        world: the processes that train together, of which the leading one writes.
     """
 
-    def __init__(self, folder: Path, recipe: Frozen, resume: bool, amend: bool = False) -> None:
-        self.folder, self.recipe, self._amend = folder, recipe, amend
+    def __init__(self, folder: Path, recipe: Frozen, resume: bool, amend: bool = False, world: World = ALONE) -> None:
+        self.folder, self.recipe, self._amend, self._world = folder, recipe, amend, world
         self.checkpoint = folder / "checkpoint.pt"
         if self.checkpoint.exists() and not resume:
             raise CheckpointError(f"{folder} already holds a run; pass --resume to continue it or choose another --out")
@@ -73,7 +85,7 @@ class TrainingRun:
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time of all threads spent on this run, earlier sessions included."""
+        """CPU time of all threads of the leading process spent on this run, earlier sessions included."""
         return self._cpu_seconds_before + time.process_time() - self._cpu_start
 
     def restore(self) -> State | None:
@@ -83,7 +95,7 @@ class TrainingRun:
         update = 0
         if state is not None:
             amendments = list(state["amendments"])
-            changed = _differences(json.loads(state["recipe"]), self.recipe.model_dump(mode="json"))
+            changed = _differences(self._read_again(state["recipe"]), self.recipe.model_dump(mode="json"))
             if changed and not self._amend:
                 raise CheckpointError(
                     f"{self.folder} was trained with another recipe ({'; '.join(changed)}); "
@@ -94,12 +106,16 @@ class TrainingRun:
                 amendments.append({"update": update, "changed": changed})
             self._cpu_seconds_before = state["cpu_seconds"]
         self._amendments = amendments
+        if not self._world.leads:
+            return state
         self._open_metrics(update)
         (self.folder / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
         return state
 
     def save(self, update: int, state: Mapping[str, Any]) -> None:
         """Checkpoint after `update`, with the recipe and the CPU time so far."""
+        if not self._world.leads:
+            return
         own = {
             "recipe": self.recipe.model_dump_json(),
             "amendments": self._amendments,
@@ -111,6 +127,8 @@ class TrainingRun:
 
     def log(self, update: int, values: Mapping[str, float], echo: bool = True) -> None:
         """Append to metrics.jsonl and TensorBoard, and print one line when `echo`."""
+        if not self._world.leads:
+            return
         line = json.dumps({"update": update, **values, "cpu_seconds": round(self.cpu_seconds, 1)})
         with (self.folder / "metrics.jsonl").open("a") as stream:
             stream.write(line + "\n")
@@ -128,6 +146,13 @@ class TrainingRun:
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, oldest first."""
         return read_metrics(self.folder)
+
+    def _read_again(self, recipe: str) -> Any:
+        """A saved recipe as this version reads it, with today's defaults for keys that it did not have."""
+        try:
+            return type(self.recipe).model_validate_json(recipe).model_dump(mode="json")
+        except ValidationError:
+            return json.loads(recipe)
 
     def _open_metrics(self, update: int) -> None:
         # Imported here: TensorBoard takes a second, and only training has it installed.

@@ -13,6 +13,8 @@ from pydantic import Field
 from models.config import Frozen
 from models.data import ImageDataset, load_dataset
 from models.networks import build_network
+from models.training.build import build_parts
+from models.training.distributed import ALONE
 from models.training.energy_loop import train_energy
 from models.training.recipe import EnergyRecipe, load_recipe
 from models.training.run import TrainingRun
@@ -72,7 +74,6 @@ def _seconds_an_update(recipe: EnergyRecipe, data: ImageDataset) -> float:
     network = build_network(recipe.network.name, recipe.network.arguments)
     with TemporaryDirectory() as folder:
         run = _Stopwatch(Path(folder), recipe)
-        device = torch.device("cpu")
-        train_energy(network, data, recipe.sampler, recipe.warm_start, recipe.mid_run, run, recipe.seed, device)
+        train_energy(recipe, build_parts(recipe, network, torch.device("cpu"), ALONE), data, run)
         run.close()
     return statistics.median(b - a for a, b in zip(run.times[WARM_UP:], run.times[WARM_UP + 1 :], strict=False))

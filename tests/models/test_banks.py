@@ -1,12 +1,24 @@
 import pytest
 import torch
+from torch import Tensor
 
-from models.banks import PersistentBank
+from models.banks import Fresh, PersistentBank
+from models.training.distributed import ShardedRows, World
 
 
 def numbered_bank(size: int) -> PersistentBank:
     """Slot i holds the constant i."""
-    return PersistentBank(torch.arange(float(size)).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone())
+    states = torch.arange(float(size)).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
+    return PersistentBank(ShardedRows(states, size))
+
+
+def fresh(count: int) -> Fresh:
+    """Images that no numbered slot holds."""
+    return Fresh(torch.full((count, 1, 2, 2), -1.0))
+
+
+def content(bank: PersistentBank) -> Tensor:
+    return bank.states.whole()[:, 0, 0, 0]
 
 
 def test_chains_return_to_their_own_slots() -> None:
@@ -15,10 +27,11 @@ def test_chains_return_to_their_own_slots() -> None:
     for _ in range(50):
         slots = bank.draw(8, generator)
         assert len(set(slots.tolist())) == 8
-        states, restarted = bank.rejuvenate(slots, torch.full((8, 1, 2, 2), -1.0), 0.0, generator)
-        assert torch.equal(states[:, 0, 0, 0], slots.float() % 100)
-        bank.put(slots, states, restarted)
-    assert torch.equal(bank.states[:, 0, 0, 0], torch.arange(20.0))
+        restarted = bank.due(slots, 0.0, 0, generator)
+        starts = bank.starts(slots, fresh(8), restarted)
+        assert torch.equal(starts.images[:, 0, 0, 0], slots.float())
+        bank.put(slots, starts, restarted)
+    assert torch.equal(content(bank), torch.arange(20.0))
     assert bank.ages.sum() == 50 * 8
 
 
@@ -27,19 +40,20 @@ def test_rejuvenation_happens_with_its_probability_and_restarts_age() -> None:
     bank.ages += 7
     generator = torch.Generator().manual_seed(0)
     slots = bank.draw(1000, generator)
-    states, restarted = bank.rejuvenate(slots, torch.full((1000, 1, 2, 2), -1.0), 0.2, generator)
+    restarted = bank.due(slots, 0.2, 0, generator)
+    starts = bank.starts(slots, fresh(1000), restarted)
     # 200 expected, standard deviation 12.6
     assert 150 < int(restarted.sum()) < 250
-    assert torch.equal(states[:, 0, 0, 0] == -1.0, restarted)
-    bank.put(slots, states, restarted)
+    assert torch.equal(starts.images[:, 0, 0, 0] == -1.0, restarted)
+    bank.put(slots, starts, restarted)
     assert torch.equal(bank.ages[slots], torch.where(restarted, 1, 8))
 
 
 def test_certain_and_impossible_rejuvenation() -> None:
     bank, generator = numbered_bank(10), torch.Generator().manual_seed(0)
-    slots, fresh = bank.draw(10, generator), torch.full((10, 1, 2, 2), -1.0)
-    assert bank.rejuvenate(slots, fresh, 1.0, generator)[1].all()
-    assert not bank.rejuvenate(slots, fresh, 0.0, generator)[1].any()
+    slots = bank.draw(10, generator)
+    assert bank.due(slots, 1.0, 0, generator).all()
+    assert not bank.due(slots, 0.0, 0, generator).any()
 
 
 def test_ages_follow_the_geometric_law() -> None:
@@ -47,16 +61,56 @@ def test_ages_follow_the_geometric_law() -> None:
     bank, generator = numbered_bank(2000), torch.Generator().manual_seed(0)
     for _ in range(60):
         slots = bank.draw(2000, generator)
-        bank.put(slots, *bank.rejuvenate(slots, bank.states[slots], 0.25, generator))
+        bank.put(slots, fresh(2000), bank.due(slots, 0.25, 0, generator))
     assert bank.ages.float().mean().item() == pytest.approx(4.0, abs=0.35)
 
 
+def test_latents_stay_with_the_chains_that_they_started() -> None:
+    """Every image is its latent's first entry, whichever chains restart."""
+    generator = torch.Generator().manual_seed(0)
+
+    def source() -> Fresh:
+        latents = torch.randn(8, 3, generator=generator)
+        return Fresh(latents[:, :1, None, None].clone(), latents)
+
+    bank = PersistentBank.filled(source, 20, torch.float32)
+    first = bank.states.whole().clone()
+    for _ in range(30):
+        slots = bank.draw(8, generator)
+        restarted = bank.due(slots, 0.3, 0, generator)
+        bank.put(slots, bank.starts(slots, source(), restarted), restarted)
+    state = bank.state_dict()
+    assert torch.equal(state["states"].flatten(), state["latents"][:, 0])
+    assert (state["states"] != first).float().mean() > 0.9
+    assert len(set(bank.ages.tolist())) > 3
+
+
+@pytest.mark.parametrize("size", [5, 16, 21])
+def test_a_bank_is_of_exactly_the_size_asked_for_whatever_the_batch(size: int) -> None:
+    images = iter(torch.arange(100.0).view(-1, 4, 1, 1, 1))
+    bank = PersistentBank.filled(lambda: Fresh(next(images)), size, torch.float32)
+    assert torch.equal(bank.states.whole().flatten(), torch.arange(float(size)))
+    assert bank.ages.shape == (size,)
+
+
+def test_shares_of_a_bank_are_disjoint_and_make_the_whole() -> None:
+    """Three processes that fill a bank from the same source hold its thirds, in order."""
+
+    def share(rank: int) -> Tensor:
+        images = iter(torch.arange(100.0).view(-1, 4, 1, 1, 1))
+        return PersistentBank.filled(lambda: Fresh(next(images)), 17, torch.float32, World(rank, 3)).states.held
+
+    assert torch.equal(torch.cat([share(rank) for rank in range(3)]).flatten(), torch.arange(17.0))
+
+
 def test_state_survives_a_checkpoint() -> None:
-    bank, other = numbered_bank(5), PersistentBank(torch.empty(0))
+    bank = numbered_bank(5)
     bank.ages[2] = 3
-    other.load_state_dict(bank.state_dict())
-    assert torch.equal(other.states, bank.states)
+    other = PersistentBank.restored(bank.state_dict(), torch.device("cpu"), torch.float32)
+    assert torch.equal(content(other), content(bank))
     assert torch.equal(other.ages, bank.ages)
+    bank.put(torch.tensor([0]), fresh(1), torch.tensor([False]))
+    assert content(other)[0] == 0.0, "the restored bank shares memory"
 
 
 def test_drawing_more_than_there_is_names_both_counts() -> None:

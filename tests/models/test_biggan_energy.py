@@ -15,6 +15,7 @@ from models.networks import build_network, load_weights
 from models.networks.biggan_energy import BigGANEnergy, Bottleneck, SelfAttention
 from models.networks.plain import is_plain, plain_copy
 from models.networks.smooth_twin import smooth_twin
+from models.training.average import WeightAverage
 from models.training.warm_start import WarmStart, warm_start_loss
 
 SAMPLER = LangevinConfig(num_steps=3, step_size=0.02, temperature=1e-3)
@@ -74,6 +75,19 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
 
 def assert_unmoved(network: nn.Module, before: dict[str, Tensor]) -> None:
     assert all(torch.equal(each, before[name]) for name, each in network.state_dict().items())
+
+
+def test_the_average_of_weights_keeps_the_spectral_norm_at_one() -> None:
+    """As the live network has it; averaged singular vectors let it grow to several."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 8, 3)))
+    average = WeightAverage(layer, 0.99)
+    for _ in range(200):
+        with torch.no_grad():
+            layer[0].parametrizations.weight.original.add_(0.05 * torch.randn(8, 8, 3, 3))
+        layer(torch.zeros(1, 8, 3, 3))
+        average.update(layer)
+    assert float(torch.linalg.matrix_norm(average.network[0].weight.flatten(1), 2)) < 1.1
 
 
 def test_parameters_are_those_of_the_papers_blocks() -> None:

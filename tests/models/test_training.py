@@ -18,11 +18,12 @@ from models.langevin import LangevinConfig
 from models.training.average import WeightAverage
 from models.training.classifier_loop import ClassifierTraining, augment, one_cycle, random_crop
 from models.training.diagnostics import correlation, image_grid, plot_diagnostics
-from models.training.energy_loop import rate_at
 from models.training.program import train_recipe
 from models.training.recipe import load_recipe
 from models.training.run import TrainingRun, load_checkpoint, read_metrics, save_checkpoint
+from models.training.schedules import value_at
 from models.training.warm_start import WarmStart, warm_start_loss
+from tests.conftest import ZOO
 
 ENERGY = [
     "network.arguments.width=8",
@@ -34,6 +35,29 @@ ENERGY = [
     "mid_run.bank_size=128",
     "mid_run.checkpoint_every=10",
     "mid_run.log_every=1",
+]
+SHORT = [
+    "network.arguments.width=8",
+    "sampler.num_steps=3",
+    "initialiser.network={ name = 'small_generator' }",
+    "short_run.updates=60",
+    "short_run.bank_size=128",
+    "short_run.checkpoint_every=10",
+    "short_run.log_every=1",
+]
+LONG = [
+    "network.arguments.width=8",
+    "sampler.num_steps=3",
+    "initialiser={ kind = 'data' }",
+    f"prior={{ tau = 0.5, energy = '{ZOO}/digits-midrun/energy.safetensors', temperature = 1e-3, network = {{ "
+    "name = 'light', arguments = { channels = 1, image_size = 8, width = 32, activation = 'leaky', slope = 0.05 } } }",
+    "long_run.updates=60",
+    "long_run.bank_size=100",
+    "long_run.burn_in_size=80",
+    "long_run.burn_in_updates=10",
+    "long_run.num_steps=[[0, 3], [40, 4]]",
+    "long_run.checkpoint_every=10",
+    "long_run.log_every=1",
 ]
 CLASSIFIER = ["training.epochs=6", "network.arguments.stem=8", "network.arguments.widths=[8,8]"]
 
@@ -79,7 +103,7 @@ def test_weight_average_follows_its_formula_and_includes_buffers() -> None:
 
 def test_schedules() -> None:
     rates = ((0, 1e-4), (100, 1e-5), (200, 1e-6))
-    assert [rate_at(rates, update) for update in (0, 99, 100, 250)] == [1e-4, 1e-4, 1e-5, 1e-6]
+    assert [value_at(rates, update) for update in (0, 99, 100, 250)] == [1e-4, 1e-4, 1e-5, 1e-6]
     assert [one_cycle(p, 0.2) for p in (0.0, 0.1, 0.2, 0.6)] == pytest.approx([0.0, 0.5, 1.0, 0.5])
 
 
@@ -129,9 +153,20 @@ def losses(folder: Path) -> list[dict[str, float]]:
 
 
 def start(recipe: str, overrides: list[str], folder: Path) -> "subprocess.Popen[bytes]":
-    """`python -m models train --resume` on one thread, so that sums are added in the same order every time."""
+    """`python -m models train --resume`, with small networks, on one thread: sums are added in the same order."""
     sets = [part for override in overrides for part in ("--set", override)]
-    command = [sys.executable, "-m", "models", "train", recipe, "--out", str(folder), "--resume", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.models.small_networks",
+        "train",
+        recipe,
+        "--out",
+        str(folder),
+        "--resume",
+        "--device",
+        "cpu",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*command, *sets], stdout=subprocess.DEVNULL, env=environment)
 
@@ -150,7 +185,12 @@ def kill_after(lines: int, process: "subprocess.Popen[bytes]", folder: Path) -> 
 @pytest.mark.parametrize(
     ("recipe", "overrides", "kills"),
     # The energy run dies in its warm start (updates 1 to 60) and again in mid-run learning (61 to 160).
-    [("digits_midrun", ENERGY, (35, 95)), ("digits_classifier", CLASSIFIER, (2,))],
+    [
+        ("digits_midrun", ENERGY, (35, 95)),
+        ("digits_short", SHORT, (25,)),
+        ("digits_long", LONG, (25,)),
+        ("digits_classifier", CLASSIFIER, (2,)),
+    ],
 )
 def test_a_killed_run_resumes_to_the_same_losses(
     tmp_path: Path, recipe: str, overrides: list[str], kills: tuple[int, ...]

@@ -1,0 +1,75 @@
+"""Networks that learned before and stand still now: the prior energy of long-run learning, and frozen generators."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from models.errors import CheckpointError, ConfigError
+from models.networks import build_network, load_weights
+from models.networks.conversion import load_generator
+from models.training.run import load_trained
+from models.training.sections import Prior
+
+
+def load_prior(prior: Prior, device: torch.device) -> tuple[nn.Module, float] | None:
+    """f_prior, frozen, with T_prior; None where the prior is a Gaussian term alone.
+
+    Raises:
+        ConfigError: a checkpoint's own prior is not the Gaussian term of this one, so that its f alone means little.
+    """
+    if prior.energy is None:
+        return None
+    if prior.network is not None and prior.temperature is not None:
+        network = build_network(prior.network.name, prior.network.arguments)
+        load_weights(network, _read_safetensors(prior.energy), str(prior.energy))
+        return frozen(network, device), prior.temperature
+    state, recipe = load_trained(prior.energy, "energy")
+    before = recipe.get("prior") or {}
+    if before.get("energy") is not None:
+        raise ConfigError(f"prior.energy: {prior.energy} has a prior energy of its own; expected one without")
+    if before.get("tau") != prior.tau:
+        raise ConfigError(f"prior.tau: {prior.energy} was trained with {before.get('tau')}, got {prior.tau}")
+    network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
+    load_weights(network, state["average"], str(prior.energy))
+    temperature: float = recipe["sampler"]["temperature"]
+    return frozen(network, device), temperature
+
+
+def starting_generator(path: Path) -> nn.Module:
+    """The averaged generator of a short-run checkpoint, or the one in a folder that `convert-generator` wrote."""
+    if path.is_dir():
+        return load_generator(path)
+    state, recipe = load_trained(path, "energy")
+    if not state.get("generator"):
+        raise CheckpointError(f"{path} holds no generator; expected a run whose initialiser.kind is 'generator'")
+    section = recipe["initialiser"]["network"]
+    network = build_network(section["name"], section["arguments"])
+    load_weights(network, state["generator"]["average"], str(path))
+    return network
+
+
+def frozen(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, in evaluation mode and without gradients."""
+    moved: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved.eval().requires_grad_(False)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of all weights and buffers, by which a resumed run knows its parts again."""
+    digest = hashlib.sha256()
+    for key, tensor in network.state_dict().items():
+        digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error

@@ -1,0 +1,129 @@
+"""Where the chains of an update start, and where they go when it has run them.
+
+Three sources (noise, data, a generator), each alone or with a bank of chains that persist.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.banks import Fresh, PersistentBank, Source
+from models.training.schedules import value_at
+
+
+class Chains(NamedTuple):
+    """The chains of one update before they run: where they start, their slots, and which ones restarted."""
+
+    starts: Fresh
+    slots: Tensor
+    restarted: Tensor
+
+
+class Initialiser(Protocol):
+    """Gives an update its chains and takes their ends back."""
+
+    def start(self, update: int) -> Chains:
+        """The chains of an update, which counts from 0."""
+        ...
+
+    def finish(self, chains: Chains, ends: Tensor) -> tuple[Fresh, dict[str, float]]:
+        """The negatives [B, C, H, W], with the latents that started them, and what to log; keeps what persists."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What persists, for a checkpoint."""
+        ...
+
+
+class FreshChains:
+    """Every chain starts anew at every update."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def start(self, update: int) -> Chains:
+        """See `Initialiser`."""
+        starts = self._source()
+        places = torch.arange(len(starts.images), device=starts.images.device)
+        return Chains(starts, places, torch.ones_like(places, dtype=torch.bool))
+
+    def finish(self, chains: Chains, ends: Tensor) -> tuple[Fresh, dict[str, float]]:
+        """See `Initialiser`."""
+        return Fresh(ends, chains.starts.latents), {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing persists."""
+        return {}
+
+
+class PersistentChains:
+    """Chains of a bank, of which some restart.
+
+    Args:
+        source: of `batch_size` new starts a call.
+        rejuvenation_prob: a schedule.
+        max_age: updates after which a chain restarts for certain; 0 is no limit.
+    """
+
+    def __init__(
+        self,
+        bank: PersistentBank,
+        source: Source,
+        batch_size: int,
+        rejuvenation_prob: Sequence[tuple[int, float]],
+        max_age: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.bank, self._source, self._batch_size = bank, source, batch_size
+        self._rejuvenation_prob, self._max_age, self._generator = rejuvenation_prob, max_age, generator
+
+    def start(self, update: int) -> Chains:
+        """See `Initialiser`."""
+        slots = self.bank.draw(self._batch_size, self._generator)
+        fresh = self._source()
+        probability = value_at(self._rejuvenation_prob, update)
+        restarted = self.bank.due(slots, probability, self._max_age, self._generator)
+        return Chains(self.bank.starts(slots, fresh, restarted), slots, restarted)
+
+    def finish(self, chains: Chains, ends: Tensor) -> tuple[Fresh, dict[str, float]]:
+        """See `Initialiser`."""
+        negatives = Fresh(ends, chains.starts.latents)
+        self.bank.put(chains.slots, negatives, chains.restarted)
+        ages = self.bank.ages[chains.slots]
+        return negatives, {"restarts": float(chains.restarted.sum()), "age": float(ages.float().mean())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The bank."""
+        return self.bank.state_dict()
+
+
+def noise_source(count: int, shape: Sequence[int], generator: torch.Generator) -> Source:
+    """Uniform noise in [-1, 1], [count, *shape], on the generator's device."""
+
+    def draw() -> Fresh:
+        return Fresh(torch.rand(count, *shape, generator=generator, device=generator.device) * 2.0 - 1.0)
+
+    return draw
+
+
+def data_source(batches: Iterator[Tensor]) -> Source:
+    """The next batch of images in [-1, 1]."""
+    return lambda: Fresh(next(batches))
+
+
+def generator_source(count: int, network: nn.Module, generator: torch.Generator) -> Source:
+    """G(z), z ~ N(0, I), from the generator as it is at each call.
+
+    In evaluation mode: with batch norm a start is then a function of its latent alone, and the one that a user of the
+    trained generator gets.
+    """
+    latent_size: int = network.latent_size  # type: ignore[assignment]
+
+    def draw() -> Fresh:
+        latents = torch.randn(count, latent_size, generator=generator, device=generator.device)
+        with torch.no_grad():
+            return Fresh(network.eval()(latents).contiguous(), latents)
+
+    return draw

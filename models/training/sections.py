@@ -1,0 +1,151 @@
+"""The sections of an energy's recipe: where chains start, how long they live, what else is in the potential.
+
+One objective, (mean f(positives) - mean f(negatives)) / T, serves the three regimes of EBM Life Cycle
+(arXiv 2205.12243); they differ in these values only.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from models.config import Frozen
+from models.precision import Precision
+from models.training.schedules import Probabilities, Rates, Steps
+
+
+class NetworkSection(Frozen):
+    """An architecture by name and its constructor arguments."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class FromNoise(Frozen):
+    """Chains start from uniform noise in [-1, 1]."""
+
+    kind: Literal["noise"] = "noise"
+
+
+class FromData(Frozen):
+    """Chains start from images of the dataset."""
+
+    kind: Literal["data"] = "data"
+
+
+class FromGenerator(Frozen):
+    """Chains start from a generator that learns beside the energy, by regression on where they ended."""
+
+    kind: Literal["generator"] = "generator"
+    network: NetworkSection
+    learning_rates: Rates
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+
+
+class FromFrozenGenerator(Frozen):
+    """Chains start from a generator that learned before.
+
+    Args:
+        path: a short-run checkpoint.pt, or a folder that `python -m models convert-generator` wrote.
+    """
+
+    kind: Literal["frozen_generator"] = "frozen_generator"
+    path: Path
+
+
+Initial = Annotated[FromNoise | FromData | FromGenerator | FromFrozenGenerator, Field(discriminator="kind")]
+
+
+class Prior(Frozen):
+    """What chains follow besides f, and f's own loss does not see: f_prior(x) / T_prior + |x|^2 / (2 tau^2).
+
+    Args:
+        tau: standard deviation of the Gaussian term in [-1, 1] pixel units.
+        energy: an energy run's checkpoint.pt, or a .safetensors file with `network` and `temperature` beside it.
+    """
+
+    tau: float | None = Field(default=None, gt=0)
+    energy: Path | None = None
+    network: NetworkSection | None = None
+    temperature: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _says_what_it_is(self) -> "Prior":
+        if self.tau is None and self.energy is None:
+            raise ValueError("expected tau, energy or both")
+        described = self.network is not None and self.temperature is not None
+        if self.energy is not None and self.energy.suffix == ".safetensors" and not described:
+            raise ValueError(f"energy {self.energy} holds weights alone: network and temperature must be given")
+        if (self.energy is None or self.energy.suffix != ".safetensors") and (self.network or self.temperature):
+            raise ValueError(f"network and temperature belong to a .safetensors file, got energy {self.energy}")
+        return self
+
+
+class Learning(Frozen):
+    """What all regimes share. Noise is in [-1, 1] pixel units; schedules are `[[first update, value], ...]`.
+
+    Args:
+        bank_size: chains that persist from update to update; 0 starts all of them anew each time.
+        num_steps: a schedule that replaces the sampler's number of Langevin steps an update.
+        gradient_clip: longest gradient (L2) of one weight tensor, for the energy and a generator beside it.
+        langevin_clip: longest gradient of the potential that a chain follows (L2 over an image).
+        update_precision: of the network while it learns; weights, gradients and optimizer stay in float32.
+        bank_precision: what the bank holds its chains in.
+    """
+
+    updates: int = Field(ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    bank_size: int = Field(default=10_000, ge=0)
+    data_noise: float = Field(ge=0)
+    learning_rates: Rates
+    num_steps: Steps | None = None
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+    flip: bool = False
+    gradient_clip: float | None = Field(default=None, gt=0)
+    langevin_clip: float | None = Field(default=None, gt=0)
+    update_precision: Precision = "float32"
+    bank_precision: Precision = "float32"
+    log_every: int = Field(default=20, ge=1)
+    checkpoint_every: int = Field(default=200, ge=1)
+
+    @model_validator(mode="after")
+    def _bank_holds_a_batch(self) -> "Learning":
+        if 0 < self.bank_size < self.batch_size:
+            raise ValueError(f"bank_size {self.bank_size} is less than batch_size {self.batch_size}")
+        return self
+
+
+class Restarting(Learning):
+    """Short-run and mid-run learning: a drawn chain restarts by chance, or after `max_age` updates (0: no limit)."""
+
+    rejuvenation_prob: Probabilities | None = None
+    max_age: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _restarts_are_a_banks(self) -> "Restarting":
+        if self.bank_size and self.rejuvenation_prob is None:
+            raise ValueError(f"rejuvenation_prob is missing: bank_size is {self.bank_size}")
+        if not self.bank_size and (self.rejuvenation_prob is not None or self.max_age):
+            raise ValueError("bank_size is 0: every chain restarts, so rejuvenation_prob and max_age mean nothing")
+        return self
+
+
+class LongRun(Learning):
+    """Long-run learning: chains of the bank never restart; others burn in first and then take their place.
+
+    Args:
+        burn_in_size: chains that are burning in.
+        burn_in_updates: updates of a chain before it is promoted to the bank.
+    """
+
+    burn_in_size: int = Field(default=1_000, ge=1)
+    burn_in_updates: int = Field(default=750, ge=1)
+
+    @model_validator(mode="after")
+    def _banks_hold_a_batch(self) -> "LongRun":
+        if min(self.burn_in_size, self.bank_size) < self.batch_size:
+            raise ValueError(
+                f"burn_in_size {self.burn_in_size} and bank_size {self.bank_size} must be at least "
+                f"batch_size {self.batch_size}"
+            )
+        return self

@@ -1,0 +1,42 @@
+"""Networks that are small or whose answer is known, by name; as a program, `python -m models` with them."""
+
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from models.__main__ import main
+from models.networks import ARCHITECTURES
+
+
+class SmallGenerator(nn.Module):
+    """z [B, Z] -> [B, 1, 8, 8] in [-1, 1]: a linear map, batch norm when wanted, tanh."""
+
+    def __init__(self, latent_size: int = 4, batch_norm: bool = True) -> None:
+        super().__init__()
+        self.latent_size = latent_size
+        # Batch norm would take a bias off again; Adam makes steps of its gradient, which is rounding alone.
+        self.linear = nn.Linear(latent_size, 64, bias=not batch_norm)
+        self.norm: nn.Module = nn.BatchNorm1d(64) if batch_norm else nn.Identity()
+
+    def forward(self, z: Tensor) -> Tensor:
+        image: Tensor = self.norm(self.linear(z))
+        return torch.tanh(image).view(-1, 1, 8, 8)
+
+
+class QuadraticEnergy(nn.Module):
+    """f(x) = curvature / 2 |x|^2."""
+
+    def __init__(self, curvature: float = 1.0) -> None:
+        super().__init__()
+        self.curvature = nn.Parameter(torch.tensor(curvature))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.curvature / 2 * x.flatten(1).square().sum(1)
+
+
+SMALL: dict[str, type[nn.Module]] = {"small_generator": SmallGenerator, "quadratic": QuadraticEnergy}
+
+if __name__ == "__main__":
+    ARCHITECTURES.update(SMALL)
+    sys.exit(main(sys.argv[1:]))
