@@ -43,7 +43,7 @@ class FidelityResult(Frozen):
     torch: str
 
 
-def add_fidelity_arguments(parser: argparse.ArgumentParser) -> None:
+def fidelity_arguments(parser: argparse.ArgumentParser) -> None:
     """What `fidelity` reads from the command line, but for the device."""
     parser.add_argument(
         "--samples", required=True, help=".npz of uint8 [N, C, H, W], a folder of PNGs, or - for an .npz on stdin"
