@@ -122,7 +122,8 @@ class Chain:
             self.first_energy = energies[0].clone()
         self.done += len(energies)
         if self._watch is not None:
-            looks = [self._watch.add(energy) for energy in energies.cpu().unsqueeze(1)]
+            kept = energies.to("cpu", copy=True)  # the slots overwrite theirs
+            looks = [self._watch.add(energy) for energy in kept.unsqueeze(1)]
             self.settled = any(bool(look) for look in looks if look is not None)
         if self.remaining == 0:
             self.last_energy = energies[-1].clone()

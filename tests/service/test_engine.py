@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from models.bundle import Bundle, load_bundle
+from models.langevin import run_langevin
+from models.pixels import from_uint8
 from models.purifier import Preset
 from models.settling import WINDOW
+from models.streams import NoiseSource, Stream
 from service.engine import Engine
 from service.errors import (
     ChainDivergedError,
@@ -168,6 +171,27 @@ def test_a_chain_that_settles_ends_early_wherever_quanta_end(engine: Engine) -> 
     assert engine.outstanding == 0
     every_step = answer(engine, LIGHT, params(500, 4, 0.5), seed=7)
     assert every_step.steps.tolist() == [500] * 4
+
+
+def test_settling_chains_are_those_of_the_sampler(engine: Engine, energy: Any) -> None:
+    """The same noise through `run_langevin`: the same steps, however many quanta they were cut into."""
+    preset = params(300, 6, 0.2).preset.model_copy(update={"settle": 2.0})
+    found = answer(engine, LIGHT, Params(preset), seed=11)
+    states, steps = [], []
+    for number in range(6):
+        source = NoiseSource(Stream(("seed", 11)).child("replicate", number), torch.device("cpu"))
+
+        def noise(x: Tensor, source: NoiseSource = source) -> Tensor:
+            drawn = torch.empty_like(x)
+            source.fill(drawn)
+            return drawn
+
+        state, info = run_langevin(energy, from_uint8(LIGHT)[None], preset, randn_like=noise)
+        states.append(state[0])
+        steps.append(int(info.num_steps))
+    assert found.steps.tolist() == steps
+    assert len(set(steps)) > 1
+    torch.testing.assert_close(found.purified, torch.stack(states))
 
 
 def test_answers_of_a_key_do_not_wait_behind_anothers(engine: Engine) -> None:
