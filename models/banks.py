@@ -16,8 +16,10 @@ class Fresh(NamedTuple):
     latents: Tensor | None = None
 
 
-Source = Callable[[], Fresh]
-"""A batch of new starts at each call."""
+Source = Callable[[int], Fresh]
+"""As many new starts as asked for."""
+FILLED_AT_ONCE = 128
+"""Starts that a bank asks for at a time while it is filled: a generator makes no more of them together."""
 
 
 class PersistentBank:
@@ -41,7 +43,7 @@ class PersistentBank:
         """A bank of `size` new starts, of which a process keeps its share only."""
         share, kept, first = world.share(size), [], 0
         while first < size:
-            fresh = source()
+            fresh = source(min(FILLED_AT_ONCE, size - first))
             own = slice(max(share.start - first, 0), max(share.stop - first, 0))
             kept.append(Fresh(fresh.images[own].to(dtype), None if fresh.latents is None else fresh.latents[own]))
             first += len(fresh.images)
@@ -61,7 +63,7 @@ class PersistentBank:
         return restarted | (self.ages[slots] >= max_age) if max_age else restarted
 
     def starts(self, slots: Tensor, fresh: Fresh, restarted: Tensor) -> Fresh:
-        """Each slot's chain, or where `restarted` the fresh one beside it."""
+        """Each slot's chain, or where `restarted` the next fresh one; there are as many of these."""
         images = _choose(restarted, fresh.images, self.states.read(slots))
         if self.latents is None or fresh.latents is None:
             return Fresh(images)
@@ -96,4 +98,6 @@ class PersistentBank:
 
 
 def _choose(restarted: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
-    return torch.where(restarted[(slice(None),) + (None,) * (fresh.dim() - 1)], fresh, kept)
+    chosen = kept.to(fresh.dtype, copy=True)
+    chosen[restarted] = fresh
+    return chosen

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from models.config import Frozen
-from models.data_batches import Batches, BatchPlan, ImageDataset, TrainingSet, endless_batches
+from models.data_batches import Batches, BatchPlan, ImageDataset, TrainingSet
 from models.data_cache import cached_images
 from models.data_folder import ImageFolder
 from models.data_local import SPLIT_NAMES, local_source
@@ -32,7 +32,6 @@ __all__ = [
     "Split",
     "TrainingSet",
     "class_names",
-    "endless_batches",
     "load_dataset",
     "open_training_set",
 ]

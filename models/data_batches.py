@@ -172,17 +172,3 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
             yield item
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def endless_batches(images: Tensor, batch_size: int, generator: torch.Generator, flip: bool) -> Iterator[Tensor]:
-    """uint8 batches [B, C, H, W] drawn uniformly with replacement, mirrored with probability 1/2 when `flip`.
-
-    Stateless but for `generator`, so a run that restores the generator continues with the same batches.
-    """
-    while True:
-        rows = torch.randint(len(images), (batch_size,), generator=generator)
-        batch = images[rows]
-        if flip:
-            mirrored = torch.rand(batch_size, generator=generator) < 0.5
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-        yield batch

@@ -22,7 +22,7 @@ class BurnInChains:
 
     Args:
         burn_in_updates: a burn-in chain is promoted when it has run exactly so many updates since it restarted.
-        source: of `batch_size` new starts a call.
+        source: of the starts of burn-in chains after a promotion.
         schedule_changes: updates at which burn-in ages are drawn anew.
     """
 
@@ -63,11 +63,12 @@ class BurnInChains:
         self.burn_in.put(young, Fresh(burning), stayed)
         self.bank.put(old, Fresh(learned), stayed)
         mean_age = float(self.bank.ages[old].float().mean())
-        ages, fresh = self.burn_in.ages[young], self._source()
+        ages = self.burn_in.ages[young]
         promoted = ages >= self._burn_in_updates
+        promotions = int(promoted.sum())
         self.bank.replace(old[promoted], Fresh(burning[promoted]), ages[promoted])
-        self.burn_in.replace(young[promoted], Fresh(fresh.images[promoted]), 0)
-        return Fresh(learned), {"promotions": float(promoted.sum()), "age": mean_age}
+        self.burn_in.replace(young[promoted], Fresh(self._source(promotions).images), 0)
+        return Fresh(learned), {"promotions": float(promotions), "age": mean_age}
 
     def state_dict(self) -> dict[str, Any]:
         """Both banks."""

@@ -7,13 +7,13 @@ make it short-run (synthesis), mid-run (defence) or long-run (density) learning.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.composed import ClippedEnergy
 from models.console import progress_bar
-from models.data import ImageDataset
 from models.errors import TrainingDiverged
 from models.gradients import Energy
 from models.langevin import ChainInfo, LangevinConfig, add_energies, run_langevin
@@ -32,19 +32,29 @@ from models.training.sections import Learning
 from models.training.warm_start import warm_start
 
 
-def train_energy(recipe: EnergyRecipe, parts: EnergyParts, data: ImageDataset, run: TrainingRun) -> WeightAverage:
+def train_energy(recipe: EnergyRecipe, parts: EnergyParts, run: TrainingRun) -> WeightAverage:
     """Warm start, then the recipe's regime, resumed where an earlier session stopped; returns the averaged weights."""
     training = parts.training
     if (state := run.restore()) is not None:
-        training.load_state_dict(state)
+        training.load_state_dict({"data": _data_before_streams(state["update"], recipe.warm_start.updates)} | state)
     if training.update < recipe.warm_start.updates:
-        warm_start(training, data, recipe.sampler, recipe.warm_start, recipe.learning.flip, run)
+        warm_start(training, recipe.sampler, recipe.warm_start, run)
     if training.saved_chains is None:
         _leave_warm_start(training, recipe.learning)
-    training.chains = begin_chains(recipe, parts, data)
+    training.chains = begin_chains(recipe, parts)
     training.average.decay = recipe.learning.average_decay
-    _learn(recipe, parts, data, run)
+    _learn(recipe, parts, run)
     return training.average
+
+
+def _data_before_streams(update: int, warm_updates: int) -> dict[str, Any]:
+    """Where the streams of a checkpoint stand that was written before there were any.
+
+    Its one random generator can not say: warm start and positives go on at the batch of their update, with others than
+    they would have had; restarts begin.
+    """
+    warm = min(update, warm_updates)
+    return {"warm start": {"batches": warm}, "positives": {"batches": update - warm}}
 
 
 def _leave_warm_start(training: EnergyTraining, config: Learning) -> None:
@@ -54,9 +64,10 @@ def _leave_warm_start(training: EnergyTraining, config: Learning) -> None:
     training.optimizer = torch.optim.Adam(training.network.parameters(), value_at(config.learning_rates, 0))
 
 
-def _learn(recipe: EnergyRecipe, parts: EnergyParts, data: ImageDataset, run: TrainingRun) -> None:
+def _learn(recipe: EnergyRecipe, parts: EnergyParts, run: TrainingRun) -> None:
     training, config, temperature = parts.training, recipe.learning, recipe.sampler.temperature
-    positives = training.positives(data, config.batch_size, config.flip, config.data_noise)
+    batches = training.data.batches("positives", config.batch_size)
+    positives = training.images(batches, config.batch_size, config.data_noise)
     first_update = recipe.warm_start.updates
     last_update = first_update + config.updates
     with progress_bar(recipe.regime, config.updates, training.update - first_update) as progress:

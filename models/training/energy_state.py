@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.data import ImageDataset, endless_batches
+from models.data import Batches
 from models.errors import CheckpointError
 from models.noise import SeededNoise
 from models.pixels import from_uint8
 from models.training.average import WeightAverage
+from models.training.batches import DataStreams
 from models.training.distributed import ALONE, NoiseOfShare, World
 from models.training.generator_learning import GeneratorLearning
 from models.training.initialisers import Initialiser
@@ -29,7 +30,7 @@ class EnergyTraining:
     network: nn.Module
     average: WeightAverage
     optimizer: torch.optim.Optimizer
-    data_generator: torch.Generator
+    data: DataStreams
     chain_generator: torch.Generator
     world: World = ALONE
     generator: GeneratorLearning | None = None
@@ -45,18 +46,13 @@ class EnergyTraining:
         """Where chains and networks live."""
         return self.chain_generator.device
 
-    def positives(self, data: ImageDataset, count: int, flip: bool, noise: float) -> Iterator[Tensor]:
-        """This process's share of endless batches [count, C, H, W] of data in [-1, 1], with Gaussian noise of standard
-        deviation `noise`."""
+    def images(self, batches: Batches, count: int, noise: float = 0.0) -> Iterator[Tensor]:
+        """This process's parts of batches [count, C, H, W] in [-1, 1], with Gaussian noise of standard deviation
+        `noise`."""
         randn_like = NoiseOfShare(SeededNoise(self.chain_generator), count, self.world)
-        for batch in endless_batches(data.images, count, self.data_generator, flip):
-            images = from_uint8(batch[self.world.share(count)]).to(self.device)
+        for batch in batches:
+            images = from_uint8(batch.to(self.device))
             yield images + noise * randn_like(images) if noise else images
-
-    def whole_batches(self, data: ImageDataset, count: int, flip: bool) -> Iterator[Tensor]:
-        """Endless batches [count, C, H, W] of data in [-1, 1], whole in each process."""
-        for batch in endless_batches(data.images, count, self.data_generator, flip):
-            yield from_uint8(batch).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, so that it loads without unpickling code; every process must call it."""
@@ -68,7 +64,7 @@ class EnergyTraining:
             "generator": None if self.generator is None else self.generator.state_dict(),
             "fixed": self.fixed,
             "bank": None if self.chains is None else self.chains.state_dict(),
-            "data_generator": self.data_generator.get_state(),
+            "data": self.data.state_dict(),
             "chain_generator": self.chain_generator.get_state(),
             "usual_norm": self.usual_norm,
         }
@@ -87,7 +83,7 @@ class EnergyTraining:
                 raise CheckpointError("the run has no generator to go on with: start another in a new folder")
             self.generator.load_state_dict(state["generator"])
         self.saved_chains = state["bank"]
-        self.data_generator.set_state(state["data_generator"])
+        self.data.load_state_dict(state["data"])
         self.chain_generator.set_state(state["chain_generator"])
         self.usual_norm = state["usual_norm"]
         self.update = state["update"]

@@ -3,7 +3,7 @@
 Three sources (noise, data, a generator), each alone or with a bank of chains that persist.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -38,14 +38,14 @@ class Initialiser(Protocol):
 
 
 class FreshChains:
-    """Every chain starts anew at every update."""
+    """`batch_size` chains that start anew at every update."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, batch_size: int) -> None:
+        self._source, self._batch_size = source, batch_size
 
     def start(self, update: int) -> Chains:
         """See `Initialiser`."""
-        starts = self._source()
+        starts = self._source(self._batch_size)
         places = torch.arange(len(starts.images), device=starts.images.device)
         return Chains(starts, places, torch.ones_like(places, dtype=torch.bool))
 
@@ -62,7 +62,7 @@ class PersistentChains:
     """Chains of a bank, of which some restart.
 
     Args:
-        source: of `batch_size` new starts a call.
+        source: of the starts of those.
         rejuvenation_prob: a schedule.
         max_age: updates after which a chain restarts for certain; 0 is no limit.
     """
@@ -82,9 +82,9 @@ class PersistentChains:
     def start(self, update: int) -> Chains:
         """See `Initialiser`."""
         slots = self.bank.draw(self._batch_size, self._generator)
-        fresh = self._source()
         probability = value_at(self._rejuvenation_prob, update)
         restarted = self.bank.due(slots, probability, self._max_age, self._generator)
+        fresh = self._source(int(restarted.sum()))
         return Chains(self.bank.starts(slots, fresh, restarted), slots, restarted)
 
     def finish(self, chains: Chains, ends: Tensor) -> tuple[Fresh, dict[str, float]]:
@@ -99,21 +99,16 @@ class PersistentChains:
         return self.bank.state_dict()
 
 
-def noise_source(count: int, shape: Sequence[int], generator: torch.Generator) -> Source:
+def noise_source(shape: Sequence[int], generator: torch.Generator) -> Source:
     """Uniform noise in [-1, 1], [count, *shape], on the generator's device."""
 
-    def draw() -> Fresh:
+    def draw(count: int) -> Fresh:
         return Fresh(torch.rand(count, *shape, generator=generator, device=generator.device) * 2.0 - 1.0)
 
     return draw
 
 
-def data_source(batches: Iterator[Tensor]) -> Source:
-    """The next batch of images in [-1, 1]."""
-    return lambda: Fresh(next(batches))
-
-
-def generator_source(count: int, network: nn.Module, generator: torch.Generator) -> Source:
+def generator_source(network: nn.Module, generator: torch.Generator) -> Source:
     """G(z), z ~ N(0, I), from the generator as it is at each call.
 
     In evaluation mode: with batch norm a start is then a function of its latent alone, and the one that a user of the
@@ -121,7 +116,7 @@ def generator_source(count: int, network: nn.Module, generator: torch.Generator)
     """
     latent_size: int = network.latent_size  # type: ignore[assignment]
 
-    def draw() -> Fresh:
+    def draw(count: int) -> Fresh:
         latents = torch.randn(count, latent_size, generator=generator, device=generator.device)
         with torch.no_grad():
             return Fresh(network.eval()(latents).contiguous(), latents)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models.console import console
-from models.data import ImageDataset, load_dataset
+from models.data import ImageDataset, TrainingSet, load_dataset, open_training_set
 from models.errors import ConfigError, NetworkError
 from models.networks import build_network
 from models.training.build import EnergyParts, build_parts
@@ -26,28 +26,29 @@ def train_recipe(
     """
     torch.manual_seed(recipe.seed)  # the network's first weights; everything later has its own generator
     network = build_network(recipe.network.name, recipe.network.arguments)
-    train = load_dataset(recipe.data.name, "train", recipe.data.folder, recipe.data.side, recipe.data.channels)
+    train = open_training_set(recipe.data)
     with joined_world(device) as (world, own_device):
         check_fit(recipe, network, train, world)
         if isinstance(recipe, EnergyRecipe):
-            parts = build_parts(recipe, network, own_device, world)
+            parts = build_parts(recipe, network, train, own_device, world)
             check_starts(parts, train)
         run = TrainingRun(folder, recipe, resume, amend, world)
         size = sum(parameter.numel() for parameter in network.parameters())
         console.print(f"{folder}: {recipe.kind} on {own_device} x {world.size}, {size:,} parameters")
         if isinstance(recipe, EnergyRecipe):
-            train_energy(recipe, parts, train, run)
+            train_energy(recipe, parts, run)
         else:
+            assert isinstance(train, ImageDataset)  # a classifier's recipe refuses streams
             test = load_dataset(recipe.data.name, "test", recipe.data.folder, recipe.data.side, recipe.data.channels)
             train_classifier(network, train, test, recipe.normalisation, recipe.training, run, recipe.seed, own_device)
         run.close()
         console.print(f"{folder}: done, {run.cpu_seconds / 3600:.2f} CPU hours in all")
 
 
-def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data: ImageDataset, world: World) -> None:
+def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data: TrainingSet, world: World) -> None:
     """Two blank images through the network: a recipe whose parts do not fit stops here, with the key to change."""
     outputs = (2, len(data.class_names)) if isinstance(recipe, ClassifierRecipe) else (2,)
-    blank = torch.zeros(2, *data.images.shape[1:])
+    blank = torch.zeros(2, *data.shape)
     try:
         with torch.no_grad():
             found = tuple(network.eval()(blank).shape)
@@ -67,7 +68,7 @@ def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data:
         raise ConfigError(f"a classifier trains in one process, got {world.size}")
 
 
-def check_starts(parts: EnergyParts, data: ImageDataset) -> None:
+def check_starts(parts: EnergyParts, data: TrainingSet) -> None:
     """The generator makes images of the dataset's shape."""
     if parts.starter is None:
         return
@@ -77,8 +78,7 @@ def check_starts(parts: EnergyParts, data: ImageDataset) -> None:
     with torch.no_grad():
         latents = torch.zeros(2, latent_size, device=parts.training.device)
         found = tuple(parts.starter.eval()(latents).shape[1:])
-    if found != tuple(data.images.shape[1:]):
+    if found != data.shape:
         raise ConfigError(
-            f"initialiser: {type(parts.starter).__name__} makes images of shape {found}, "
-            f"{data.name} has {tuple(data.images.shape[1:])}"
+            f"initialiser: {type(parts.starter).__name__} makes images of shape {found}, {data.name} has {data.shape}"
         )

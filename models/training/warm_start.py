@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from models.config import Frozen
 from models.console import progress_bar
-from models.data import ImageDataset
 from models.errors import TrainingDiverged
 from models.langevin import LangevinConfig
 from models.training.distributed import ALONE, World
@@ -65,16 +64,9 @@ def warm_start_loss(
     return (scale * grad / sampler.temperature - z).square().mean() * (len(images) / count)
 
 
-def warm_start(
-    training: EnergyTraining,
-    data: ImageDataset,
-    sampler: LangevinConfig,
-    config: WarmStart,
-    flip: bool,
-    run: TrainingRun,
-) -> None:
+def warm_start(training: EnergyTraining, sampler: LangevinConfig, config: WarmStart, run: TrainingRun) -> None:
     """Learn to the end of the warm start, from where the training is."""
-    batches = training.positives(data, config.batch_size, flip, 0.0)
+    batches = training.images(training.data.batches("warm start", config.batch_size), config.batch_size)
     parameters, generator, world = list(training.network.parameters()), training.chain_generator, training.world
     recent: list[Tensor] = []
     with progress_bar("warm start", config.updates, training.update) as progress:

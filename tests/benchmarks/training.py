@@ -74,6 +74,6 @@ def _seconds_an_update(recipe: EnergyRecipe, data: ImageDataset) -> float:
     network = build_network(recipe.network.name, recipe.network.arguments)
     with TemporaryDirectory() as folder:
         run = _Stopwatch(Path(folder), recipe)
-        train_energy(recipe, build_parts(recipe, network, torch.device("cpu"), ALONE), data, run)
+        train_energy(recipe, build_parts(recipe, network, data, torch.device("cpu"), ALONE), run)
         run.close()
     return statistics.median(b - a for a, b in zip(run.times[WARM_UP:], run.times[WARM_UP + 1 :], strict=False))

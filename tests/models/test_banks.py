@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.banks import Fresh, PersistentBank
+from models.banks import FILLED_AT_ONCE, Fresh, PersistentBank, Source
 from models.training.distributed import ShardedRows, World
 
 
@@ -28,7 +28,7 @@ def test_chains_return_to_their_own_slots() -> None:
         slots = bank.draw(8, generator)
         assert len(set(slots.tolist())) == 8
         restarted = bank.due(slots, 0.0, 0, generator)
-        starts = bank.starts(slots, fresh(8), restarted)
+        starts = bank.starts(slots, fresh(0), restarted)
         assert torch.equal(starts.images[:, 0, 0, 0], slots.float())
         bank.put(slots, starts, restarted)
     assert torch.equal(content(bank), torch.arange(20.0))
@@ -41,7 +41,7 @@ def test_rejuvenation_happens_with_its_probability_and_restarts_age() -> None:
     generator = torch.Generator().manual_seed(0)
     slots = bank.draw(1000, generator)
     restarted = bank.due(slots, 0.2, 0, generator)
-    starts = bank.starts(slots, fresh(1000), restarted)
+    starts = bank.starts(slots, fresh(int(restarted.sum())), restarted)
     # 200 expected, standard deviation 12.6
     assert 150 < int(restarted.sum()) < 250
     assert torch.equal(starts.images[:, 0, 0, 0] == -1.0, restarted)
@@ -69,8 +69,8 @@ def test_latents_stay_with_the_chains_that_they_started() -> None:
     """Every image is its latent's first entry, whichever chains restart."""
     generator = torch.Generator().manual_seed(0)
 
-    def source() -> Fresh:
-        latents = torch.randn(8, 3, generator=generator)
+    def source(count: int) -> Fresh:
+        latents = torch.randn(count, 3, generator=generator)
         return Fresh(latents[:, :1, None, None].clone(), latents)
 
     bank = PersistentBank.filled(source, 20, torch.float32)
@@ -78,17 +78,22 @@ def test_latents_stay_with_the_chains_that_they_started() -> None:
     for _ in range(30):
         slots = bank.draw(8, generator)
         restarted = bank.due(slots, 0.3, 0, generator)
-        bank.put(slots, bank.starts(slots, source(), restarted), restarted)
+        bank.put(slots, bank.starts(slots, source(int(restarted.sum())), restarted), restarted)
     state = bank.state_dict()
     assert torch.equal(state["states"].flatten(), state["latents"][:, 0])
     assert (state["states"] != first).float().mean() > 0.9
     assert len(set(bank.ages.tolist())) > 3
 
 
-@pytest.mark.parametrize("size", [5, 16, 21])
-def test_a_bank_is_of_exactly_the_size_asked_for_whatever_the_batch(size: int) -> None:
-    images = iter(torch.arange(100.0).view(-1, 4, 1, 1, 1))
-    bank = PersistentBank.filled(lambda: Fresh(next(images)), size, torch.float32)
+def numbers() -> Source:
+    """Starts that count on from 0."""
+    images = iter(torch.arange(1000.0).view(-1, 1, 1, 1))
+    return lambda count: Fresh(torch.stack([next(images) for _ in range(count)]))
+
+
+@pytest.mark.parametrize("size", [5, FILLED_AT_ONCE, 2 * FILLED_AT_ONCE + 21])
+def test_a_bank_is_of_exactly_the_size_asked_for(size: int) -> None:
+    bank = PersistentBank.filled(numbers(), size, torch.float32)
     assert torch.equal(bank.states.whole().flatten(), torch.arange(float(size)))
     assert bank.ages.shape == (size,)
 
@@ -97,10 +102,9 @@ def test_shares_of_a_bank_are_disjoint_and_make_the_whole() -> None:
     """Three processes that fill a bank from the same source hold its thirds, in order."""
 
     def share(rank: int) -> Tensor:
-        images = iter(torch.arange(100.0).view(-1, 4, 1, 1, 1))
-        return PersistentBank.filled(lambda: Fresh(next(images)), 17, torch.float32, World(rank, 3)).states.held
+        return PersistentBank.filled(numbers(), 200, torch.float32, World(rank, 3)).states.held
 
-    assert torch.equal(torch.cat([share(rank) for rank in range(3)]).flatten(), torch.arange(17.0))
+    assert torch.equal(torch.cat([share(rank) for rank in range(3)]).flatten(), torch.arange(200.0))
 
 
 def test_state_survives_a_checkpoint() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.data import endless_batches, load_dataset
+from models.data import load_dataset
 from models.data_decoding import Encoded
 from models.data_small import read_idx
 from models.data_sources import CIFAR10, Source, cifar10_records, fetch, locate
@@ -116,25 +116,6 @@ def test_digits_split_is_fixed_and_disjoint() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(DataError, match="'svhn'.*cifar10, mnist, digits"):
         load_dataset("svhn", "test")
-
-
-def test_batches_continue_from_a_restored_generator() -> None:
-    images = torch.arange(50, dtype=torch.uint8).view(-1, 1, 1, 1)
-    generator = torch.Generator().manual_seed(0)
-    batches = endless_batches(images, 4, generator, flip=False)
-    next(batches)
-    state = generator.get_state()
-    later = [next(batches) for _ in range(3)]
-    generator.set_state(state)
-    again = endless_batches(images, 4, generator, flip=False)
-    assert all(torch.equal(a, next(again)) for a in later)
-
-
-def test_flipping_mirrors_about_half_of_the_images() -> None:
-    image = torch.tensor([[0, 1]], dtype=torch.uint8).view(1, 1, 1, 2)
-    batch = next(endless_batches(image, 1000, torch.Generator().manual_seed(0), flip=True))
-    mirrored = int((batch[:, 0, 0, 0] == 1).sum())
-    assert 430 < mirrored < 570
 
 
 def test_cifar10_is_the_official_one(cifar10_test) -> None:  # type: ignore[no-untyped-def]

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from models.data import load_dataset
+from models.data_batches import BatchPlan, drawn_batches
 from models.errors import ConfigError, TrainingDiverged
+from models.image_files import encode_png
 from models.networks import build_network
 from models.noise import SeededNoise
+from models.training.batches import DataStarts
 from models.training.distributed import NoiseOfShare, ShardedRows, World
 from models.training.program import check_fit
 from models.training.recipe import load_recipe
@@ -30,6 +34,7 @@ SHORT = [
 ]
 LONG = [
     *COMMON,
+    "data={ name = 'folder', side = 8, channels = 1, streaming = true }",
     "initialiser={ kind = 'data' }",
     "prior={ tau = 0.5 }",
     "long_run.bank_size=101",
@@ -67,6 +72,8 @@ def launch(recipe: str, overrides: list[str], folder: Path, processes: int) -> s
 @pytest.mark.parametrize(("recipe", "overrides"), [("digits_short", SHORT), ("digits_long", LONG)])
 def test_two_processes_train_what_one_does_and_one_goes_on(tmp_path: Path, recipe: str, overrides: list[str]) -> None:
     """The same chains and losses but for the order of sums, six updates in both ways and six more in one process."""
+    if overrides is LONG:
+        overrides = [*LONG, f"data.folder={write_digits(tmp_path / 'pictures', 70)}"]
     section = recipe.replace("digits_", "") + "_run.updates="
     for folder, processes, updates in (("two", 2, 6), ("two", 1, 12), ("one", 1, 12)):
         output = launch(recipe, [*overrides, f"{section}{updates}"], tmp_path / folder, processes)
@@ -97,6 +104,35 @@ def test_what_two_processes_can_not_share_is_refused(name: str, override: str, m
         check_fit(recipe, network, load_dataset("digits", "train"), World(1, 2))
 
 
+def write_digits(folder: Path, count: int) -> Path:
+    """The first digits as PNG files."""
+    folder.mkdir()
+    for number, image in enumerate(load_dataset("digits", "train").images[:count]):
+        (folder / f"{number:03}.png").write_bytes(encode_png(image))
+    return folder
+
+
+def share_starts(world: World) -> None:
+    """Starts that two processes read halves of; each has them all in the end."""
+    read: list[int] = []
+
+    def images(rows: Tensor) -> Tensor:
+        read.extend(rows.tolist())
+        return rows.to(torch.uint8).view(-1, 1, 1, 1)
+
+    def starts(rank: int, size: int) -> DataStarts:
+        batches = drawn_batches(images, 200, BatchPlan(5, seed=0, rank=rank, world=size), in_memory=True)
+        return DataStarts(batches, 5, torch.device("cpu"), World(rank, size))
+
+    shared = starts(world.rank, world.size)
+    found = torch.cat([shared(count).images for count in (3, 0, 4)])
+    own = read.copy()
+    read.clear()
+    assert len(own) == 2 * (2, 3)[world.rank]
+    assert torch.equal(found, starts(0, 1)(7).images)
+    assert set(own) < set(read)
+
+
 def share_rows(rank: int, folder: str) -> None:
     """What one of two processes does with rows that are shared out; its errors end the test."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
@@ -116,6 +152,7 @@ def share_rows(rank: int, folder: str) -> None:
     world.sum_gradients([weight])
     assert torch.equal(weight.grad, torch.tensor([3.0, 3.0]))
     world.check_identical([weight], update=5)
+    share_starts(world)
     with pytest.raises(TrainingDiverged, match="update 5 1 weights differ"):
         world.check_identical([weight.detach() + torch.tensor([0.0, 1e-7 * rank])], update=5)
     dist.destroy_process_group()

@@ -282,19 +282,21 @@ def test_an_energy_that_is_half_of_a_density_is_not_exported(tmp_path: Path, dig
 
 
 def test_a_checkpoint_of_a_mid_run_from_before_the_other_regimes_goes_on(tmp_path: Path) -> None:
-    """Its recipe lacks their sections, its bank latents."""
+    """Its recipe lacks their sections, its bank latents, and a generator stands for the streams of data."""
     few = ["network.arguments.width=8", "sampler.num_steps=3", "warm_start.updates=2", "mid_run.bank_size=100"]
     state = train(tmp_path, "digits_midrun", *few, "mid_run.updates=4", "mid_run.checkpoint_every=2")
     recipe = load_recipe("digits_midrun", [*few, "mid_run.updates=4", "mid_run.checkpoint_every=2"])
     old = recipe.model_dump(mode="json", exclude_unset=True)
     old["mid_run"]["rejuvenation_prob"] = 0.1
-    del state["fixed"], state["generator"], state["bank"]["latents"]
-    torch.save({**state, "recipe": json.dumps(old)}, tmp_path / "checkpoint.pt")
+    del state["fixed"], state["generator"], state["bank"]["latents"], state["data"]
+    generator = torch.Generator().get_state()
+    torch.save({**state, "recipe": json.dumps(old), "data_generator": generator}, tmp_path / "checkpoint.pt")
     again = train(
         tmp_path, "digits_midrun", *few, "mid_run.updates=6", "mid_run.checkpoint_every=2", resume=True, amend=True
     )
     assert again["amendments"] == [{"update": 6, "changed": ["mid_run.updates: 4 -> 6"]}]
     assert again["update"] == 8
+    assert (again["data"]["warm start"], again["data"]["positives"]) == ({"batches": 2}, {"batches": 6})
 
 
 def test_real_weights_serve_as_a_prior(tmp_path: Path) -> None:

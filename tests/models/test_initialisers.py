@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.banks import Fresh, PersistentBank
+from models.networks.generator import SNGANGenerator
 from models.training.burn_in import BurnInChains
 from models.training.initialisers import (
     FreshChains,
     Initialiser,
     PersistentChains,
-    data_source,
     generator_source,
     noise_source,
 )
@@ -20,8 +20,8 @@ from tests.models.small_networks import SmallGenerator
 BATCH = 16
 
 
-def zeros() -> Fresh:
-    return Fresh(torch.zeros(BATCH, 1, 1, 1))
+def zeros(count: int) -> Fresh:
+    return Fresh(torch.zeros(count, 1, 1, 1))
 
 
 def bank(size: int) -> PersistentBank:
@@ -73,32 +73,35 @@ def test_the_probability_follows_its_schedule() -> None:
 
 
 def test_chains_without_a_bank_start_anew_each_time() -> None:
-    chains = FreshChains(zeros)
+    chains = FreshChains(zeros, BATCH)
     assert all(negatives.eq(1).all() for negatives, _ in run(chains, 5))
     assert chains.state_dict() == {}
 
 
-def test_sources_are_what_they_are_called() -> None:
+def test_noise_is_uniform() -> None:
     generator = torch.Generator().manual_seed(0)
-    noise = noise_source(500, (1, 8, 8), generator)().images
+    noise = noise_source((1, 8, 8), generator)(500).images
     assert noise.aminmax().min >= -1
     assert noise.aminmax().max <= 1
     assert noise.var().item() == pytest.approx(1 / 3, abs=4 * (4 / 45 / noise.numel()) ** 0.5)
-    batches = iter(torch.arange(6.0).view(3, 2, 1, 1, 1))
-    source = data_source(batches)
-    assert [source().images.flatten().tolist() for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_a_generators_start_depends_on_its_latent_alone() -> None:
     """Batch norm in training mode would mix the batch into every start."""
     network = SmallGenerator(batch_norm=True)
-    starts = generator_source(7, network, torch.Generator().manual_seed(0))()
+    starts = generator_source(network, torch.Generator().manual_seed(0))(7)
     assert starts.latents is not None
     alone = torch.cat([network.eval()(latent[None]) for latent in starts.latents])
     assert torch.allclose(starts.images, alone, atol=1e-6)
     assert not starts.images.requires_grad
     statistics = network.norm.state_dict()
     assert statistics["num_batches_tracked"] == 0, "a pass that does not learn has set the statistics"
+
+
+@pytest.mark.parametrize("generator", [SmallGenerator(), SNGANGenerator(channels=1, widths=[4, 4], latent_size=3)])
+def test_no_restarts_are_no_images(generator: nn.Module) -> None:
+    starts = generator_source(generator, torch.Generator().manual_seed(0))(0)
+    assert starts.images.shape == (0, 1, 8, 8)
 
 
 def burning(size: int, learned: int, updates: int, schedule_changes: tuple[int, ...] = ()) -> BurnInChains:

@@ -24,6 +24,7 @@ from models.training.run import TrainingRun, load_checkpoint, read_metrics, save
 from models.training.schedules import value_at
 from models.training.warm_start import WarmStart, warm_start_loss
 from tests.conftest import ZOO
+from tests.models.pictures import write_classes
 
 ENERGY = [
     "network.arguments.width=8",
@@ -58,6 +59,12 @@ LONG = [
     "long_run.num_steps=[[0, 3], [40, 4]]",
     "long_run.checkpoint_every=10",
     "long_run.log_every=1",
+]
+STREAMED = [
+    *ENERGY,
+    "warm_start.updates=20",
+    "mid_run.updates=60",
+    "data={ name = 'folder', side = 8, channels = 1, streaming = true }",
 ]
 CLASSIFIER = ["training.epochs=6", "network.arguments.stem=8", "network.arguments.widths=[8,8]"]
 
@@ -187,6 +194,7 @@ def kill_after(lines: int, process: "subprocess.Popen[bytes]", folder: Path) -> 
     # The energy run dies in its warm start (updates 1 to 60) and again in mid-run learning (61 to 160).
     [
         ("digits_midrun", ENERGY, (35, 95)),
+        ("digits_midrun", STREAMED, (45,)),
         ("digits_short", SHORT, (25,)),
         ("digits_long", LONG, (25,)),
         ("digits_classifier", CLASSIFIER, (2,)),
@@ -195,6 +203,8 @@ def kill_after(lines: int, process: "subprocess.Popen[bytes]", folder: Path) -> 
 def test_a_killed_run_resumes_to_the_same_losses(
     tmp_path: Path, recipe: str, overrides: list[str], kills: tuple[int, ...]
 ) -> None:
+    if overrides is STREAMED:
+        overrides = [*STREAMED, f"data.folder={write_classes(tmp_path / 'pictures', {'a': 90, 'b': 60})}"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(recipe, overrides, whole).wait(120) == 0
     reference = losses(whole)
