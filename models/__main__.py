@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from models.commands.datasets import data, data_arguments
 from models.commands.density import chains, chains_arguments, likelihood, likelihood_arguments
 from models.commands.fidelity import fidelity, fidelity_arguments
+from models.commands.life_cycle import life_cycle, life_cycle_arguments
 from models.commands.measuring import evaluate, evaluate_arguments, measured, measured_arguments
 from models.commands.pictures import purify, purify_arguments, sample, sample_arguments
 from models.commands.training import (
@@ -27,6 +28,7 @@ COMPUTING = {
     purify: purify_arguments,
     chains: chains_arguments,
     likelihood: likelihood_arguments,
+    life_cycle: life_cycle_arguments,
 }
 """Commands that run networks, on a device of the user's choice, with what declares their options."""
 OTHERS = {

@@ -50,7 +50,11 @@ class CompactResNet(nn.Module):
         self.head = nn.Linear(widths[-1], classes, bias=False)
         self.logit_scale = logit_scale
 
+    def features(self, x: Tensor) -> Tensor:
+        """What the head reads: [B, C, H, W] to [B, last width]."""
+        features: Tensor = self.stages(self.stem(x)).amax(dim=(2, 3))
+        return features
+
     def forward(self, x: Tensor) -> Tensor:
-        features = self.stages(self.stem(x)).amax(dim=(2, 3))
-        logits: Tensor = self.head(features) * self.logit_scale
+        logits: Tensor = self.head(self.features(x)) * self.logit_scale
         return logits
