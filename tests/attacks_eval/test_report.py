@@ -20,10 +20,11 @@ from attacks_eval.report.gallery import difference, read_adversarial
 from attacks_eval.report.markdown import escape
 from attacks_eval.report.paired import difference_interval, mcnemar
 from attacks_eval.report.plots import steps
-from attacks_eval.report.words import amount, bpda_alone, duration, verdict
+from attacks_eval.report.words import bpda_alone, verdict
 from attacks_eval.report.write import build_report, read_evaluation, write_report
 from attacks_eval.shares import share
 from attacks_eval.summary import robust
+from models.pages.wording import amount, duration
 from tests.attacks_eval.sample_evaluation import TITLES, sample, write_sample
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
