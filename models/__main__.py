@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from models.commands.datasets import data, data_arguments
 from models.commands.density import chains, chains_arguments, likelihood, likelihood_arguments
+from models.commands.diagnose import diagnose, diagnose_arguments
 from models.commands.fidelity import fidelity, fidelity_arguments
 from models.commands.life_cycle import life_cycle, life_cycle_arguments
 from models.commands.measuring import evaluate, evaluate_arguments, measured, measured_arguments
@@ -32,6 +33,7 @@ COMPUTING = {
 }
 """Commands that run networks, on a device of the user's choice, with what declares their options."""
 OTHERS = {
+    diagnose: diagnose_arguments,
     export: export_arguments,
     measured: measured_arguments,
     data: data_arguments,

@@ -2,10 +2,11 @@
 
 from attacks_eval.evaluation import Curve, Evaluation
 from attacks_eval.report import plots
-from attacks_eval.report.document import Block, Cell, Figure, Figures, Section, Table, Text, absent
-from attacks_eval.report.document import row as make_row
-from attacks_eval.report.document import table as make_table
-from attacks_eval.report.words import DASH, INTERVALS, counted, plural, share, signed
+from attacks_eval.report.words import INTERVALS, counted, share
+from models.pages.document import Block, Cell, Figure, Figures, Section, Table, Text, absent
+from models.pages.document import row as make_row
+from models.pages.document import table as make_table
+from models.pages.wording import DASH, plural, signed
 
 LARGEST_MATRIX = 20
 CURVES = {

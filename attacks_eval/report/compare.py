@@ -4,8 +4,13 @@ from pathlib import Path
 
 from attacks_eval.evaluation import Evaluation
 from attacks_eval.report import plots
-from attacks_eval.report.canvas import BLUE, ORANGE
-from attacks_eval.report.document import (
+from attacks_eval.report.markdown import render_markdown
+from attacks_eval.report.paired import Measure, difference_interval, measures, same_images
+from attacks_eval.report.words import INTERVALS, counted, counting_attacks, points, preset, share, verdict
+from attacks_eval.report.write import read_evaluation
+from models.files import replace_file
+from models.pages.canvas import BLUE, ORANGE
+from models.pages.document import (
     Block,
     Cell,
     Document,
@@ -20,25 +25,8 @@ from attacks_eval.report.document import (
     row,
     table,
 )
-from attacks_eval.report.html import render_html
-from attacks_eval.report.markdown import render_markdown
-from attacks_eval.report.paired import Measure, difference_interval, measures, same_images
-from attacks_eval.report.words import (
-    DASH,
-    INTERVALS,
-    MINUS,
-    counted,
-    counting_attacks,
-    plural,
-    points,
-    preset,
-    settings,
-    share,
-    short,
-    verdict,
-)
-from attacks_eval.report.write import read_evaluation
-from models.files import replace_file
+from models.pages.html import render_html
+from models.pages.wording import DASH, MINUS, plural, settings, short
 
 
 def write_comparison(folder_a: Path, folder_b: Path, out: Path) -> str:

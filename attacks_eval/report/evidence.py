@@ -2,7 +2,9 @@
 
 from attacks_eval.evaluation import Evaluation, Indicator
 from attacks_eval.report import plots
-from attacks_eval.report.document import (
+from attacks_eval.report.gallery import AdversarialImages, gallery
+from attacks_eval.report.words import attack_title, counted, share
+from models.pages.document import (
     Block,
     Code,
     Facts,
@@ -16,8 +18,7 @@ from attacks_eval.report.document import (
     row,
     table,
 )
-from attacks_eval.report.gallery import AdversarialImages, gallery
-from attacks_eval.report.words import attack_title, counted, percent, plural, settings, share
+from models.pages.wording import percent, plural, settings
 
 
 def certification(evaluation: Evaluation) -> Section:

@@ -10,10 +10,11 @@ import torch
 
 from attacks_eval.errors import ResultError
 from attacks_eval.evaluation import Evaluation, ImageResult
-from attacks_eval.report.document import Gallery, Picture, PictureRow
-from attacks_eval.report.words import TIMES, attack_title, signed
+from attacks_eval.report.words import attack_title
 from attacks_eval.summary import broken_by_rounding
 from models.image_files import encode_png
+from models.pages.document import Gallery, Picture, PictureRow
+from models.pages.wording import TIMES, signed
 
 DIFFERENCE_GAIN = 10
 

@@ -2,7 +2,7 @@
 
 import re
 
-from attacks_eval.report.document import Block, Document, Figure, Point, Section, Table
+from models.pages.document import Block, Document, Figure, Point, Section, Table
 
 SPECIAL = re.compile(r"[\\`*<>|~]|\](?=[(\[])|(?<!\w)_|_(?!\w)")
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attacks_eval.evaluation import AttackResult, Certification, Curve
-from attacks_eval.report.canvas import BLUE, DASHES, GREY, HUES, INK, MARKERS, ORANGE, RED, draw
-from attacks_eval.report.words import MINUS, percent, short
 from attacks_eval.shares import Share
+from models.pages.canvas import BLUE, DASHES, GREY, HUES, INK, MARKERS, ORANGE, RED, draw
+from models.pages.wording import MINUS, percent, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 from attacks_eval.evaluation import AttackResult, Evaluation
 from attacks_eval.report import plots
-from attacks_eval.report.canvas import BLUE, ORANGE, RED
-from attacks_eval.report.document import (
+from attacks_eval.report.words import INTERVALS, counted, counting_attacks, interval, preset, share
+from attacks_eval.shares import Statistics
+from attacks_eval.shares import share as share_of
+from models.pages.canvas import BLUE, ORANGE, RED
+from models.pages.document import (
     Block,
     Cell,
     Facts,
@@ -18,25 +21,9 @@ from attacks_eval.report.document import (
     Text,
     absent,
 )
-from attacks_eval.report.document import row as make_row
-from attacks_eval.report.document import table as make_table
-from attacks_eval.report.words import (
-    DASH,
-    INTERVALS,
-    amount,
-    counted,
-    counting_attacks,
-    duration,
-    interval,
-    percent,
-    plural,
-    preset,
-    settings,
-    share,
-    short,
-)
-from attacks_eval.shares import Statistics
-from attacks_eval.shares import share as share_of
+from models.pages.document import row as make_row
+from models.pages.document import table as make_table
+from models.pages.wording import DASH, amount, duration, percent, plural, settings, short
 
 ATTACK_HEAD = (
     "attack",

@@ -6,13 +6,14 @@ from pathlib import Path
 from attacks_eval.errors import ResultError
 from attacks_eval.evaluation import Evaluation
 from attacks_eval.report import accuracies, evidence, sections, words
-from attacks_eval.report.document import Block, Document, Text
 from attacks_eval.report.gallery import AdversarialImages, read_adversarial
-from attacks_eval.report.html import render_html
 from attacks_eval.report.markdown import render_markdown
 from models.config import validate
 from models.errors import ConfigError
 from models.files import replace_file
+from models.pages.document import Block, Document, Text
+from models.pages.html import render_html
+from models.pages.wording import percent, plural
 
 
 def write_report(folder: Path) -> None:
@@ -56,7 +57,7 @@ def _check_classes(evaluation: Evaluation, path: Path) -> None:
 def build_report(evaluation: Evaluation, images: AdversarialImages | None) -> Document:
     """The page, worst news first."""
     worst = evaluation.worst_case
-    number = words.percent(worst.accuracy) if words.counting_attacks(evaluation) else "not attacked"
+    number = percent(worst.accuracy) if words.counting_attacks(evaluation) else "not attacked"
     return Document(
         title=f"Robustness of {evaluation.bundle_name}",
         tab=f"{number} · robustness of {evaluation.bundle_name}",
@@ -89,7 +90,7 @@ def _lead(evaluation: Evaluation) -> list[Block]:
     if fired:
         blocks.append(
             Text(
-                f"To weigh before trusting this number, {words.plural(len(fired), 'sign')} fired: {'; '.join(fired)}.",
+                f"To weigh before trusting this number, {plural(len(fired), 'sign')} fired: {'; '.join(fired)}.",
                 "bad",
             )
         )

@@ -4,46 +4,90 @@ import argparse
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from models.bundle import load_bundle
+from models.config import validate
 from models.console import console, positive_int, progress_bar
 from models.device import resolve_device
+from models.errors import CheckpointError, ConfigError
 from models.evaluation.sample import take_images
+from models.gradients import Energy
 from models.image_files import read_image, write_png
+from models.langevin import LangevinConfig, run_langevin
+from models.networks import build_network
 from models.noise import SeededNoise
 from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
+from models.training.build import build_parts
 from models.training.diagnostics import save_grid
+from models.training.distributed import ALONE
+from models.training.energy_loop import potential
+from models.training.page_pictures import generated
+from models.training.recipe import EnergyRecipe
+from models.training.run import load_trained
 
 ZOO = Path(__file__).parents[1] / "zoo"
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Chains from noise or from test images, as a picture."""
+    """Chains as a picture: of a bundle, from noise or test images; of a checkpoint, beside its generator's images."""
     device = resolve_device(options.device)
-    bundle = load_bundle(options.bundle, device)
-    image, preset = bundle.manifest.image, bundle.defence.preset
+    of_generator = options.start == "generator"
+    if of_generator == options.source.is_dir():
+        raise ConfigError(
+            f"--start {options.start}: {options.source} is {'a folder' if of_generator else 'not a folder'}; "
+            "expected a bundle for noise and data, a run's checkpoint.pt for generator"
+        )
     generator = torch.Generator(device).manual_seed(options.seed)
-    noise = SeededNoise(generator)
-    if options.start == "noise":
-        starts = noise(torch.empty(options.count, image.channels, image.height, image.width, device=device))
-    else:
-        starts = take_images(bundle.manifest, None, None, 0, options.count, device).images
-    sampler = preset.model_copy(update={"num_steps": options.steps, "settle": None})
+    starts, energy, sampler = (_from_checkpoint if of_generator else _from_bundle)(options, generator)
+    sampler = sampler.model_copy(update={"num_steps": options.steps, "settle": None})
     with progress_bar("langevin steps", options.steps) as progress:
         task = progress.task_ids[0]
-        states = bundle.defence.purify(starts, sampler, noise, lambda *_: progress.advance(task))
-    save_grid(states, options.out)
+        noise = SeededNoise(generator)
+        states, _ = run_langevin(energy, starts, sampler, randn_like=noise, callback=lambda *_: progress.advance(task))
+    if of_generator:
+        save_grid(starts, options.out, beside=states)
+    else:
+        save_grid(states, options.out)
     console.print(f"{options.out}: {options.count} chains of {options.steps} steps from {options.start}")
 
 
 def sample_arguments(parser: argparse.ArgumentParser) -> None:
     """What `sample` reads, but for the device."""
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--start", choices=("noise", "data"), default="data")
+    parser.add_argument("source", type=Path, help="a bundle's folder, or a run's checkpoint.pt for --start generator")
+    parser.add_argument("--start", choices=("noise", "data", "generator"), default="data")
     parser.add_argument("--steps", type=positive_int, default=500)
     parser.add_argument("--count", type=positive_int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("samples.png"))
+
+
+def _from_bundle(options: argparse.Namespace, generator: torch.Generator) -> tuple[Tensor, Energy, LangevinConfig]:
+    bundle = load_bundle(options.source, generator.device)
+    image = bundle.manifest.image
+    if options.start == "noise":
+        empty = torch.empty(options.count, image.channels, image.height, image.width, device=generator.device)
+        starts = SeededNoise(generator)(empty)
+    else:
+        starts = take_images(bundle.manifest, None, None, 0, options.count, generator.device).images
+    return starts, bundle.defence.energy, bundle.defence.preset
+
+
+def _from_checkpoint(options: argparse.Namespace, generator: torch.Generator) -> tuple[Tensor, Energy, LangevinConfig]:
+    """The averaged networks, and the potential that the run's chains follow."""
+    state, table = load_trained(options.source, "energy")
+    recipe = validate(EnergyRecipe, table, str(options.source))
+    network = build_network(recipe.network.name, recipe.network.arguments)
+    parts = build_parts(recipe, network, generator.device, ALONE)
+    training = parts.training
+    training.load_state_dict(state)
+    network.load_state_dict(state["average"])
+    network.eval().requires_grad_(False)
+    maker = training.generator.average.network if training.generator else parts.starter
+    if maker is None:
+        raise CheckpointError(f"{options.source}: chains start from {recipe.initialiser.kind}, there is no generator")
+    energy, sampler = potential(recipe, parts, max(0, training.update - recipe.warm_start.updates))
+    return generated(maker, options.count, generator), energy, sampler
 
 
 def purify(options: argparse.Namespace) -> None:

@@ -37,10 +37,21 @@ def image_grid(images: Tensor, columns: int = 8, zoom: int = 2) -> Image.Image:
     return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
 
 
-def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
-    """Write `image_grid` of the images as PNG; raises DataError when the file can not be written."""
+def save_grid(images: Tensor, path: Path, columns: int = 8, beside: Tensor | None = None) -> None:
+    """Write `image_grid` of the images as PNG, small ones enlarged; raises DataError when it can not be written.
+
+    Args:
+        beside: as many other images, for a second grid to the right.
+    """
+    zoom = 2 if images.shape[3] <= 64 else 1
+    picture = image_grid(images, columns, zoom)
+    if beside is not None:
+        left, gap = picture, 8 * zoom
+        picture = Image.new("RGB", (2 * left.width + gap, left.height), "white")
+        picture.paste(left, (0, 0))
+        picture.paste(image_grid(beside, columns, zoom), (left.width + gap, 0))
     try:
-        image_grid(images, columns).save(path, format="PNG")
+        picture.save(path, format="PNG")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
 
@@ -55,6 +66,14 @@ def correlation(a: Series, b: Series, max_lag: int = MAX_LAG) -> Series:
     return np.array(values)
 
 
+def scaled(lines: Sequence[dict[str, float]]) -> tuple[Series, Series]:
+    """The two series of logged updates: the energy gap over its root mean square, the drift length standardised."""
+    gap = np.array([line["energy_gap"] for line in lines])
+    drift = np.array([line["drift_norm"] for line in lines])
+    d = gap / max(float(np.sqrt(np.mean(gap**2))), 1e-12)
+    return d, (drift - drift.mean()) / max(float(drift.std()), 1e-12)
+
+
 def plot_diagnostics(metrics: Sequence[dict[str, float]], temperature: float, path: Path) -> None:
     """Traces, auto- and cross-correlations of energy gap and drift length over the last 5,000 updates, as PNG."""
     lines = [line for line in metrics if "energy_gap" in line][-WINDOW:]
@@ -67,8 +86,7 @@ def plot_diagnostics(metrics: Sequence[dict[str, float]], temperature: float, pa
     updates = np.array([line["update"] for line in lines])
     gap = np.array([line["energy_gap"] for line in lines])
     drift = np.array([line["drift_norm"] for line in lines])
-    d = gap / np.sqrt(np.mean(gap**2))
-    r = (drift - drift.mean()) / max(float(drift.std()), 1e-12)
+    d, r = scaled(lines)
     lags = np.arange(-MAX_LAG, MAX_LAG + 1)
 
     figure = Figure(figsize=(11, 6), layout="constrained")

@@ -21,10 +21,12 @@ from models.noise import SeededNoise
 from models.precision import autocast
 from models.training.average import WeightAverage
 from models.training.build import EnergyParts, begin_chains
-from models.training.diagnostics import plot_diagnostics, save_grid
+from models.training.diagnostics import plot_diagnostics
 from models.training.distributed import NoiseOfShare, World
 from models.training.energy_state import EnergyTraining
 from models.training.optimization import clip_each, set_learning_rate
+from models.training.page import write_page
+from models.training.page_pictures import save_pictures
 from models.training.recipe import EnergyRecipe
 from models.training.run import TrainingRun
 from models.training.schedules import value_at
@@ -72,7 +74,7 @@ def _learn(recipe: EnergyRecipe, parts: EnergyParts, run: TrainingRun) -> None:
     last_update = first_update + config.updates
     with progress_bar(recipe.regime, config.updates, training.update - first_update) as progress:
         while training.update < last_update:
-            values, negatives = _update(recipe, parts, positives, training.update - first_update)
+            values, batch, negatives = _update(recipe, parts, positives, training.update - first_update)
             training.update += 1
             if not all(math.isfinite(value) for value in values.values()):
                 raise TrainingDiverged(f"{recipe.regime} learning at update {training.update}: {values}")
@@ -81,16 +83,18 @@ def _learn(recipe: EnergyRecipe, parts: EnergyParts, run: TrainingRun) -> None:
             progress.advance(progress.task_ids[0])
             if done or training.update % config.checkpoint_every == 0:
                 training.check_identical()
-                run.save(training.update, training.state_dict())
+                checkpoint = run.save(training.update, training.state_dict())
                 if training.world.leads:
-                    save_grid(negatives, run.folder / "negatives.png")
-                    plot_diagnostics(run.metrics(), temperature, run.folder / "diagnostics.png")
+                    metrics, generator = run.metrics(), training.generator
+                    save_pictures(run.folder, negatives, batch, generator.average.network if generator else None)
+                    plot_diagnostics(metrics, temperature, run.folder / "diagnostics.png")
+                    write_page(run.folder, checkpoint, metrics)
 
 
 def _update(
     recipe: EnergyRecipe, parts: EnergyParts, positives: Iterator[Tensor], update: int
-) -> tuple[dict[str, float], Tensor]:
-    """One update, which counts from 0: what it logs, and its negatives [B, C, H, W]."""
+) -> tuple[dict[str, float], Tensor, Tensor]:
+    """One update, which counts from 0: what it logs, its positives (this process's) and its negatives [B, C, H, W]."""
     training, config, temperature = parts.training, recipe.learning, recipe.sampler.temperature
     assert training.chains is not None
     chains = training.chains.start(update)
@@ -101,7 +105,8 @@ def _update(
     negatives, chain_values = training.chains.finish(chains, ends)
 
     set_learning_rate(training.optimizer, value_at(config.learning_rates, update))
-    positive, negative = descend(training, next(positives), negatives.images, temperature, config)
+    batch = next(positives)
+    positive, negative = descend(training, batch, negatives.images, temperature, config)
     values = {
         "energy_gap": (positive - negative) / temperature,
         "drift_norm": float(info.drift_norm[-config.batch_size :].mean()),
@@ -113,7 +118,7 @@ def _update(
         values["generator_loss"] = training.generator.learn(
             negatives.latents, negatives.images, update, config.gradient_clip, training.world
         )
-    return values, negatives.images
+    return values, batch, negatives.images
 
 
 def potential(recipe: EnergyRecipe, parts: EnergyParts, update: int) -> tuple[Energy, LangevinConfig]:

@@ -5,6 +5,7 @@ runs/NAME/
   checkpoint.pt     weights, average, optimizer, bank, random state; replaced atomically
   metrics.jsonl     one line a logged update
   tensorboard/      the same numbers for TensorBoard
+  diagnostics.html  how learning goes, with the pictures beside it
 """
 
 import io
@@ -112,18 +113,18 @@ class TrainingRun:
         (self.folder / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
         return state
 
-    def save(self, update: int, state: Mapping[str, Any]) -> None:
-        """Checkpoint after `update`, with the recipe and the CPU time so far."""
-        if not self._world.leads:
-            return
+    def save(self, update: int, state: Mapping[str, Any]) -> State:
+        """Checkpoint after `update`, with the recipe and the CPU time so far; returns what it holds."""
         own = {
             "recipe": self.recipe.model_dump_json(),
             "amendments": self._amendments,
             "update": update,
             "cpu_seconds": self.cpu_seconds,
         }
-        self._writer.flush()
-        save_checkpoint(self.checkpoint, {**state, **own})
+        if self._world.leads:
+            self._writer.flush()
+            save_checkpoint(self.checkpoint, {**state, **own})
+        return {**state, **own}
 
     def log(self, update: int, values: Mapping[str, float], echo: bool = True) -> None:
         """Append to metrics.jsonl and TensorBoard, and print one line when `echo`."""

@@ -5,7 +5,6 @@ import io
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +19,13 @@ from attacks_eval.report.gallery import difference, read_adversarial
 from attacks_eval.report.markdown import escape
 from attacks_eval.report.paired import difference_interval, mcnemar
 from attacks_eval.report.plots import steps
-from attacks_eval.report.words import amount, bpda_alone, duration, verdict
+from attacks_eval.report.words import bpda_alone, verdict
 from attacks_eval.report.write import build_report, read_evaluation, write_report
 from attacks_eval.shares import share
 from attacks_eval.summary import robust
+from models.pages.wording import amount, duration
 from tests.attacks_eval.sample_evaluation import TITLES, sample, write_sample
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Checks that tags balance, and collects text, attributes and ids."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.rows: list[str] = []
-        self.texts: list[str] = []
-        self.feed(source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        if tag != "span":
-            self.texts.append(" ")
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.texts.append(data)
-        if "tr" in self.open:
-            self.rows[-1] += data
+from tests.html_page import Page
 
 
 @pytest.fixture(scope="module")

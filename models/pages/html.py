@@ -7,11 +7,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from attacks_eval.report.document import Document
+from models.pages.document import Document
 
 
 def render_html(document: Document) -> str:
-    """The page; everything but the figures, which `plots` drew, is escaped."""
+    """The page; everything but the figures, which `canvas` drew, is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

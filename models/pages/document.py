@@ -66,7 +66,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG that `plots` drew, trusted as markup.
+    """An SVG that `canvas` drew, trusted as markup.
 
     `alt` says what it shows; `table` holds its numbers, and stands beside it where there is room unless it is folded.
     """
