@@ -9,6 +9,7 @@ from torch import Tensor
 from models.bundle import load_bundle
 from models.config import validate
 from models.console import console, positive_int, progress_bar
+from models.data import open_training_set
 from models.device import resolve_device
 from models.errors import CheckpointError, ConfigError
 from models.evaluation.sample import take_images
@@ -78,7 +79,7 @@ def _from_checkpoint(options: argparse.Namespace, generator: torch.Generator) ->
     state, table = load_trained(options.source, "energy")
     recipe = validate(EnergyRecipe, table, str(options.source))
     network = build_network(recipe.network.name, recipe.network.arguments)
-    parts = build_parts(recipe, network, generator.device, ALONE)
+    parts = build_parts(recipe, network, open_training_set(recipe.data), generator.device, ALONE)
     training = parts.training
     training.load_state_dict(state)
     network.load_state_dict(state["average"])

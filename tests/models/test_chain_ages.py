@@ -36,9 +36,9 @@ def distance(a: Series, b: Series) -> float:
 
 
 def run_bank(drawn: int, probability: float, max_age: int, updates: int) -> Series:
-    bank = PersistentBank.filled(lambda: empty(drawn), SLOTS, torch.float32)
+    bank = PersistentBank.filled(empty, SLOTS, torch.float32)
     generator = torch.Generator().manual_seed(0)
-    chains = PersistentChains(bank, lambda: empty(drawn), drawn, ((0, probability),), max_age, generator)
+    chains = PersistentChains(bank, empty, drawn, ((0, probability),), max_age, generator)
     for update in range(updates):
         started = chains.start(update)
         chains.finish(started, started.starts.images)
@@ -86,8 +86,8 @@ def test_long_run_banks_have_their_mixes() -> None:
     overrides = ("long_run.burn_in_updates=8", "long_run.burn_in_size=256", "long_run.bank_size=256")
     mixes = mix_of("digits_long", *overrides)
     batch, generator = SLOTS // 4, torch.Generator().manual_seed(0)
-    banks = [PersistentBank.filled(lambda: empty(batch), SLOTS, torch.float32) for _ in range(2)]
-    chains = BurnInChains(banks[0], banks[1], lambda: empty(batch), batch, 8, [], generator)
+    banks = [PersistentBank.filled(empty, SLOTS, torch.float32) for _ in range(2)]
+    chains = BurnInChains(banks[0], banks[1], empty, batch, 8, [], generator)
     chains.spread_ages()
     for update in range(60):
         started = chains.start(update)
