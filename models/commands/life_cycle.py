@@ -1,7 +1,7 @@
 """python -m models life-cycle: one network learned short-run, mid-run and long-run, and what its chains are worth."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,16 +14,28 @@ from models.device import resolve_device
 from models.errors import ConfigError
 from models.evaluation.classifier_features import load_classifier_features
 from models.evaluation.features import FeatureNetwork, load_efflite0
-from models.evaluation.life_cycle import STEPS, Curve, LifeCycle, Measuring, Scorer, Walk, draw_real, measure
+from models.evaluation.fidelity import Estimate
+from models.evaluation.life_cycle import (
+    STEPS,
+    Curve,
+    LifeCycle,
+    Measuring,
+    Scorer,
+    Walk,
+    draw_real,
+    measure,
+    with_noise,
+)
 from models.evaluation.life_cycle_models import CLASSIFIER, MODELS, stage_recipes, train_stages, walk
 from models.evaluation.life_cycle_plot import plot_life_cycle, plot_sheet
 from models.files import commit, replace_file
+from models.streams import Stream
 from models.training.diagnostics import save_grid
 
 GRID_IMAGES = 64
 FEATURES: dict[str, Callable[[Path, torch.device], FeatureNetwork]] = {
-    "classifier": lambda folder, device: load_classifier_features(folder / CLASSIFIER / "checkpoint.pt", device),
     "efflite0": lambda folder, device: load_efflite0(device),
+    "classifier": lambda folder, device: load_classifier_features(folder / CLASSIFIER / "checkpoint.pt", device),
 }
 
 
@@ -39,11 +51,14 @@ def life_cycle(options: argparse.Namespace) -> None:
     train_stages(recipes, folder, device)
     networks = [FEATURES[name](folder, device) for name in options.features]
     scorer = Scorer(networks, real)
+    noise = recipes.energies["short"].learning.data_noise  # that of all stages
+    noisy = with_noise(real.starts, noise, Stream((measuring.seed, "life cycle", "noise on starts")))
     walks = [walk(name, recipes, real, measuring, folder, device) for name in MODELS]
     result = LifeCycle(
         data=options.data,
         measuring=measuring,
         features={network.name: network.identity for network in networks},
+        noisy_data=scorer(noisy),
         models=tuple(each.record for each in walks),
         curves=_curves(walks, scorer, folder / "points"),
         commit=commit(),
@@ -103,12 +118,15 @@ def _print(result: LifeCycle, folder: Path) -> None:
     for curve in result.curves:
         console.print(f"{curve.model}-run, chains from {curve.start}:")
         for point in curve.points:
-            scores = "  ".join(
-                f"{each.name} {each.samples}" for each in point.scores if each.name.startswith(("F", "KID"))
-            )
-            console.print(f"{point.step:>9,} steps  {scores}  U {-point.against.gap:+.1f} nats above data")
+            shown = _shown({each.name: each.samples for each in point.scores})
+            console.print(f"{point.step:>9,} steps  {shown}  U {-point.against.gap:+.1f} nats above data")
         if curve.diverged is not None:
             console.print(f"  ended: {curve.diverged}")
-    floors = result.curves[0].points[0].scores
-    console.print("floor: " + "  ".join(f"{each.name} {each.floor}" for each in floors))
+    console.print(f"training images: {_shown({each.name: each.floor for each in result.noisy_data})}")
+    console.print(f"with learning's noise: {_shown({each.name: each.samples for each in result.noisy_data})}")
     console.print(f"written to {folder}: life_cycle.json, life_cycle.png, chains.png, grids")
+
+
+def _shown(scores: Mapping[str, Estimate]) -> str:
+    """Distances; precision and recall are in the JSON."""
+    return "  ".join(f"{name} {each}" for name, each in scores.items() if name.startswith(("FD-", "KID-")))

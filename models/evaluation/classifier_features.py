@@ -1,7 +1,8 @@
-"""Features of a classifier that was trained here, for images on which ImageNet's features say little.
+"""Features of a classifier that was trained here, beside ImageNet's, for images as small as digits.
 
-ImageNet networks see an 8-pixel digit as a blur. What a small classifier of digits has learned to tell apart is closer
-to what matters there; but it knows its ten classes and nothing of what is not a digit, so that both are worth asking.
+Neither is enough alone. The classifier tells digits apart and sees their shapes drift, but knows nothing that is not a
+digit: patterns of black and white pixels, where chains of a short-run energy end, get a high precision from it.
+EfficientNet-Lite0 sees those at once, and hardly notices the drift.
 """
 
 from pathlib import Path

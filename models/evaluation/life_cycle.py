@@ -30,7 +30,8 @@ from models.evaluation.fidelity import MINIMUM_COUNT, Score, score
 from models.evaluation.long_chains import LongChains, Snapshot, nats, read_snapshot, run_chains, snapshot_path
 from models.files import replace_file
 from models.langevin import LangevinConfig
-from models.pixels import to_uint8
+from models.pixels import from_uint8, to_uint8
+from models.streams import Stream
 
 STEPS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 BLOCKS_BETWEEN_RECORDS = 20
@@ -108,12 +109,15 @@ class LifeCycle(Frozen):
 
     Args:
         features: what the networks in the scores' names are; the first one makes the main figure.
+        noisy_data: scores of training images with the noise that learning added to data. That is the density which was
+            learned, so that no chain of it should be expected to score better.
     """
 
     kind: Literal["life-cycle"] = "life-cycle"
     data: str
     measuring: Measuring
     features: dict[str, str]
+    noisy_data: tuple[Score, ...]
     models: tuple[ModelRecord, ...]
     curves: tuple[Curve, ...]
     commit: str
@@ -151,6 +155,11 @@ def draw_real(data: ImageDataset, count: int, seed: int) -> RealImages:
         )
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: 3 * count]
     return RealImages(*data.images[order].split(count))
+
+
+def with_noise(images: Tensor, deviation: float, stream: Stream) -> Tensor:
+    """uint8 images to [-1, 1] with Gaussian noise, as learning sees them."""
+    return from_uint8(images) + deviation * stream.normal(tuple(images.shape))
 
 
 class Scorer:

@@ -18,7 +18,7 @@ from models.errors import ConfigError
 from models.evaluation.chain_starts import generated_start, uniform_start
 from models.evaluation.density import spread
 from models.evaluation.density_model import DensityModel, density_of_checkpoints
-from models.evaluation.life_cycle import Measuring, ModelRecord, RealImages, Walk, run_both
+from models.evaluation.life_cycle import Measuring, ModelRecord, RealImages, Walk, run_both, with_noise
 from models.evaluation.long_chains import nats
 from models.files import replace_file
 from models.pixels import from_uint8
@@ -115,8 +115,7 @@ def walk(
     model = density(recipes, name, folder, device)
     snapshots, diverged = run_both(model, {kind: own, "noise": noise}, measuring, folder / f"chains-{name}")
     energy, temperature = model.target()
-    data = from_uint8(real.reference)
-    noisy = data + recipe.learning.data_noise * stream.child("noise on data").normal(data.shape)
+    noisy = with_noise(real.reference, recipe.learning.data_noise, stream.child("noise on data"))
     energies = nats(energy, noisy.to(device), temperature).cpu()
     lines = read_metrics(folder / name)
     last = [line for line in lines if "energy_gap" in line][-max(2, len(lines) // 4) :]

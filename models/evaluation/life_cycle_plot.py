@@ -27,17 +27,22 @@ def plot_life_cycle(result: LifeCycle, network: str, path: Path) -> None:
     # The object interface: pyplot keeps global state and wants a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     frechet, kernel, energies = figure.subplots(1, 3)
-    _plot_scores(frechet, result, f"FD-{network}", log=True)
-    _plot_scores(kernel, result, f"KID-{network}", log=False)
-    kernel.set_yscale("symlog", linthresh=_smallest_error(result, f"KID-{network}"))
+    _plot_scores(frechet, result, f"FD-{network}")
+    frechet.set_yscale("log")
+    frechet.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    frechet.yaxis.set_major_formatter(ScalarFormatter())
+    frechet.yaxis.set_minor_formatter(NullFormatter())
+    _plot_scores(kernel, result, f"KID-{network}")
+    kernel.set_yscale("symlog", linthresh=_largest_error(result, f"KID-{network}"))
     _plot_energies(energies, result)
     for axis in (frechet, kernel, energies):
         _steps_below(axis, result)
-    frechet.legend(fontsize="small")
+    figure.legend(*frechet.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     figure.savefig(path, dpi=200)
 
 
@@ -55,23 +60,20 @@ def plot_sheet(walks: Sequence[Walk], path: Path) -> None:
         axis.set_xticks([])
         axis.set_yticks([])
     for line, (model, start, snapshots) in zip(axes, rows, strict=True):
-        line[0].set_ylabel(f"{model}, from {start}")
+        line[0].set_ylabel(f"{model}, from {start}", fontsize="small")
         for axis, snapshot in zip(line, snapshots, strict=False):
             axis.imshow(image_grid(snapshot.states[:SHOWN], columns=4))
             axis.set_title(f"{snapshot.step:,}", fontsize="small")
     figure.savefig(path, dpi=150)
 
 
-def _plot_scores(axis: "Axes", result: LifeCycle, name: str, log: bool) -> None:
-    floors = []
+def _plot_scores(axis: "Axes", result: LifeCycle, name: str) -> None:
     for curve in result.curves:
-        found = [_score(point.scores, name) for point in curve.points]
-        floors.append(found[0].floor)
-        _line(axis, result, curve, [each.samples for each in found])
-    axis.axhline(floors[0].value, color="black", linewidth=0.8, label="training images")
+        _line(axis, result, curve, [_score(point.scores, name).samples for point in curve.points])
+    noisy = _score(result.noisy_data, name)
+    axis.axhline(noisy.floor.value, color="black", linewidth=0.8, label="training images")
+    axis.axhline(noisy.samples.value, color="black", linewidth=0.8, linestyle=":", label="with learning's noise")
     axis.set_title(name)
-    if log:
-        axis.set_yscale("log")
 
 
 def _plot_energies(axis: "Axes", result: LifeCycle) -> None:
@@ -83,7 +85,7 @@ def _plot_energies(axis: "Axes", result: LifeCycle) -> None:
     axis.axhspan(-1, 1, color="black", alpha=0.1, linewidth=0)
     axis.axhline(0.0, color="black", linewidth=0.8)
     axis.set_yscale("symlog", linthresh=2.0)
-    axis.set_title("mean U of chains - mean U of data, in sd of the data's U")
+    axis.set_title("mean U above that of data, in the data's sd")
 
 
 def _line(axis: "Axes", result: LifeCycle, curve: Curve, values: Sequence[Estimate]) -> None:
@@ -130,7 +132,7 @@ def _score(scores: Sequence[Score], name: str) -> Score:
     return next(each for each in scores if each.name == name)
 
 
-def _smallest_error(result: LifeCycle, name: str) -> float:
+def _largest_error(result: LifeCycle, name: str) -> float:
     """Below it, KID is as good as zero."""
-    errors = [_score(point.scores, name).floor.standard_error or 0.0 for point in result.curves[0].points]
-    return max(errors[0], 1e-6)
+    found = [_score(point.scores, name).samples for curve in result.curves for point in curve.points]
+    return max(each.standard_error or 0.0 for each in found)

@@ -72,9 +72,7 @@ def test_the_result_holds_both_curves_of_each_model_beside_one_floor(tiny: tuple
         for point in curve.points:
             names = [f"{metric}-{network}" for metric in ("FD", "KID", "Precision", "Recall")]
             assert [score.name for score in point.scores] == names
-            assert [score.floor for score in point.scores] == [
-                score.floor for score in result.curves[0].points[0].scores
-            ]
+            assert [score.floor for score in point.scores] == [score.floor for score in result.noisy_data]
             assert (point.energies.count, point.scores[0].count) == (20, 20)
     lifetimes = {model.name: model.lifetime for model in result.models}
     assert 4 <= lifetimes["short"] <= 4 * 3  # at most three rounds of four steps: two, and the one that ends them
