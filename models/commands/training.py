@@ -16,7 +16,7 @@ def train(options: argparse.Namespace) -> None:
     from models.training.program import train_recipe
 
     recipe = load_recipe(options.recipe, options.set)
-    name = Path(options.recipe).stem
+    name = Path(options.recipe).stem if options.recipe.endswith(".toml") else options.recipe
     train_recipe(
         recipe, options.out or Path("runs") / name, options.resume, options.amend, resolve_device(options.device)
     )

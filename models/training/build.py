@@ -16,7 +16,7 @@ from models.training.batches import DataStreams, Purpose
 from models.training.burn_in import BurnInChains
 from models.training.distributed import World
 from models.training.energy_state import EnergyTraining
-from models.training.frozen_parts import frozen, load_prior, starting_generator, weights_digest
+from models.training.frozen_parts import Resized, frozen, load_prior, starting_generator, weights_digest
 from models.training.generator_learning import GeneratorLearning
 from models.training.initialisers import (
     FreshChains,
@@ -60,7 +60,10 @@ def build_parts(
         starter = starter.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         training.generator = GeneratorLearning(starter, recipe.initialiser)
     elif isinstance(recipe.initialiser, FromFrozenGenerator):
-        starter = frozen(starting_generator(recipe.initialiser.path), device)
+        starter = starting_generator(recipe.initialiser.path)
+        if recipe.initialiser.resize:
+            starter = Resized(starter, recipe.data.shape[1])
+        starter = frozen(starter, device)
         training.fixed["generator"] = weights_digest(starter)
     prior = None if recipe.prior is None else load_prior(recipe.prior, device)
     if prior is not None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from models.errors import CheckpointError, ConfigError
 from models.networks import build_network, load_weights
@@ -50,6 +51,19 @@ def starting_generator(path: Path) -> nn.Module:
     network = build_network(section["name"], section["arguments"])
     load_weights(network, state["generator"]["average"], str(path))
     return network
+
+
+class Resized(nn.Module):
+    """A generator whose images are resized to `side` pixels, with a triangle filter widened by the scale, as datasets
+    are: [B, Z] -> [B, C, side, side]."""
+
+    def __init__(self, generator: nn.Module, side: int) -> None:
+        super().__init__()
+        self.generator, self.side, self.latent_size = generator, side, generator.latent_size
+
+    def forward(self, z: Tensor) -> Tensor:
+        size = (self.side, self.side)
+        return functional.interpolate(self.generator(z), size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def frozen(network: nn.Module, device: torch.device) -> nn.Module:

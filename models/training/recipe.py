@@ -87,11 +87,16 @@ class EnergyRecipe(Frozen):
 Recipe = Annotated[ClassifierRecipe | EnergyRecipe, Field(discriminator="kind")]
 
 
+def recipe_names() -> list[str]:
+    """Those in `models/recipes`, such as `digits_midrun` or `paper/cifar10_short`."""
+    paths = sorted(FOLDER.rglob("*.toml"))
+    return [path.relative_to(FOLDER).with_suffix("").as_posix() for path in paths if not path.match("*_presets.toml")]
+
+
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> ClassifierRecipe | EnergyRecipe:
     """A recipe by file path or by its name in `models/recipes`, with `a.b=value` overrides."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.exists():
-        known = ", ".join(sorted(recipe.stem for recipe in FOLDER.glob("*.toml")))
-        raise ConfigError(f"recipe {name!r} not found; give a .toml file or one of: {known}")
+        raise ConfigError(f"recipe {name!r} not found; give a .toml file or one of: {', '.join(recipe_names())}")
     adapter: TypeAdapter[ClassifierRecipe | EnergyRecipe] = TypeAdapter(Recipe)
     return validate(adapter, apply_overrides(read_toml(path), overrides), str(path))

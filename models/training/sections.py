@@ -47,10 +47,12 @@ class FromFrozenGenerator(Frozen):
 
     Args:
         path: a short-run checkpoint.pt, or a folder that `python -m models convert-generator` wrote.
+        resize: bring its images to the side of the dataset's.
     """
 
     kind: Literal["frozen_generator"] = "frozen_generator"
     path: Path
+    resize: bool = False
 
 
 Initial = Annotated[FromNoise | FromData | FromGenerator | FromFrozenGenerator, Field(discriminator="kind")]

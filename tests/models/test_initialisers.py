@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from models.banks import Fresh, PersistentBank
 from models.networks.generator import SNGANGenerator
 from models.training.burn_in import BurnInChains
+from models.training.frozen_parts import Resized
 from models.training.initialisers import (
     FreshChains,
     Initialiser,
@@ -102,6 +103,28 @@ def test_a_generators_start_depends_on_its_latent_alone() -> None:
 def test_no_restarts_are_no_images(generator: nn.Module) -> None:
     starts = generator_source(generator, torch.Generator().manual_seed(0))(0)
     assert starts.images.shape == (0, 1, 8, 8)
+
+
+class Ramp(nn.Module):
+    """z [B, Z] -> [B, 1, 16, 16] that rises by 0.1 a column, from the first entry of z on."""
+
+    latent_size = 3
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z[:, :1, None, None] + (0.1 * torch.arange(16.0)).expand(len(z), 1, 16, 16)
+
+
+@pytest.mark.parametrize("side", [8, 32])
+def test_a_resized_ramp_is_the_ramp_at_the_new_pixels(side: int) -> None:
+    """The middle of new pixel i is at (i + 1/2) 16 / side - 1/2 of the old ones; a border sees less than the rest."""
+    starts = generator_source(Resized(Ramp(), side), torch.Generator().manual_seed(0))(4)
+    assert starts.images.shape == (4, 1, side, side)
+    assert starts.latents is not None
+    places = (torch.arange(side) + 0.5) * 16 / side - 0.5
+    expected = starts.latents[:, 0, None] + 0.1 * places
+    inside = slice(2, side - 2)
+    assert torch.allclose(starts.images[:, 0, side // 2, inside], expected[:, inside], atol=1e-5)
+    assert generator_source(Resized(Ramp(), side), torch.Generator())(0).images.shape == (0, 1, side, side)
 
 
 def burning(size: int, learned: int, updates: int, schedule_changes: tuple[int, ...] = ()) -> BurnInChains:
