@@ -102,11 +102,12 @@ def purify(options: argparse.Namespace) -> None:
     result = to_uint8(purified[0].cpu())
     write_png(options.output, result)
     rounded = from_uint8(result)[None]
+    steps = f"{'at most ' if preset.settle else ''}{preset.num_steps} steps"
     before, after = (int(bundle.defence.classify(x.to(device)).argmax()) for x in (image, rounded))
     console.print(
         f"{options.output}: moved L2 {float(distance_l2(image, rounded)):.3f}, "
         f"L-infinity {float(distance_linf(image, rounded)):.0f}/255; "
-        f"{names[before]} before, {names[after]} after one chain of {preset.num_steps} steps"
+        f"{names[before]} before, {names[after]} after one chain of {steps}"
     )
 
 
