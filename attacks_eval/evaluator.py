@@ -34,7 +34,7 @@ from attacks_eval.summary import WorstCase, counting, worst_cases
 from attacks_eval.threat_model import Linf, ThreatModel, check_unit_range
 from attacks_eval.workers import Workers
 from models.console import console
-from models.files import commit
+from models.files import commit, sole_writer
 from models.purifier import PurifiedClassifier
 from models.streams import Stream
 
@@ -101,7 +101,8 @@ class Evaluator:
         if self.folder is None:
             with TemporaryDirectory() as folder:
                 return self._run(images, labels, Path(folder))
-        return self._run(images, labels, self.folder)
+        with sole_writer(self.folder):
+            return self._run(images, labels, self.folder)
 
     def _run(self, images: Tensor, labels: Tensor, folder: Path) -> Evaluation:
         defence = as_defence(self.defence)

@@ -5,6 +5,7 @@ LimpidError
 ├── DataError         a dataset that is missing, corrupt or of the wrong shape
 ├── NetworkError      an unknown architecture, bad constructor arguments or weights that do not fit
 ├── CheckpointError   a training state that cannot be read, or belongs to another run
+├── FolderInUse       a run's folder in which another program is at work
 ├── TrainingDiverged  a loss or an energy that is no longer finite
 ├── ChainDiverged     a chain whose energy is no longer finite
 └── BundleError       a bundle whose manifest, digests or files are wrong
@@ -29,6 +30,10 @@ class NetworkError(LimpidError):
 
 class CheckpointError(LimpidError):
     """A training state cannot be read, or belongs to another run."""
+
+
+class FolderInUse(LimpidError):
+    """Another program is at work in a run's folder."""
 
 
 class TrainingDiverged(LimpidError):

@@ -1,8 +1,14 @@
-"""Files that a reader sees whole or not at all, and which commit wrote them."""
+"""Files that a reader sees whole or not at all, folders that one program writes, and which commit wrote them."""
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from models.errors import FolderInUse
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
@@ -14,6 +20,27 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     scratch.replace(path)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """No other program runs in `folder`, created when missing: two would overwrite each other's checkpoints.
+
+    The lock is the operating system's, on `folder/.lock`, and falls with its program, however that ends.
+
+    Raises:
+        FolderInUse: another program is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise FolderInUse(f"{folder}: another program is at work in it; wait for its end or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def commit() -> str:

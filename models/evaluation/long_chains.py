@@ -24,7 +24,7 @@ from torch import Tensor
 from models.config import Frozen
 from models.console import progress_bar
 from models.errors import ChainDiverged, CheckpointError
-from models.files import replace_file
+from models.files import replace_file, sole_writer
 from models.gradients import Energy
 from models.langevin import LangevinConfig, run_langevin
 from models.noise import SeededNoise
@@ -99,7 +99,20 @@ def run_chains(
     Raises:
         CheckpointError: the folder holds another run, or passed a step that is now asked for as a snapshot.
         ChainDiverged: an energy is no longer finite; the checkpoint before it is kept.
+        FolderInUse: another program runs chains in it.
     """
+    with sole_writer(folder):
+        return _run_chains(energy, start, config, summarise, folder, identity)
+
+
+def _run_chains(
+    energy: Energy,
+    start: Tensor,
+    config: LongChains,
+    summarise: Summarise,
+    folder: Path,
+    identity: Mapping[str, Any],
+) -> Tensor:
     whole = json.loads(json.dumps({**identity, **config.model_dump(exclude={"snapshots"}), "chains": len(start)}))
     now = _restore(folder, whole, config.snapshots, start.device)
     if now is None:

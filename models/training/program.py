@@ -1,5 +1,6 @@
 """What `python -m models train` does: from a recipe to a finished run."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from models.console import console
 from models.data import ImageDataset, TrainingSet, load_dataset, open_training_set
 from models.errors import ConfigError, NetworkError
+from models.files import sole_writer
 from models.networks import build_network
 from models.training.build import EnergyParts, build_parts
 from models.training.classifier_loop import train_classifier
@@ -27,7 +29,7 @@ def train_recipe(
     torch.manual_seed(recipe.seed)  # the network's first weights; everything later has its own generator
     network = build_network(recipe.network.name, recipe.network.arguments)
     train = open_training_set(recipe.data)
-    with joined_world(device) as (world, own_device):
+    with joined_world(device) as (world, own_device), sole_writer(folder) if world.leads else nullcontext():
         check_fit(recipe, network, train, world)
         if isinstance(recipe, EnergyRecipe):
             parts = build_parts(recipe, network, train, own_device, world)

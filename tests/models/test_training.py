@@ -1,6 +1,7 @@
 """The loops: what they minimise, what they refuse, and that a killed run resumes to the same losses."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.errors import CheckpointError, ConfigError, TrainingDiverged
+from models.errors import CheckpointError, ConfigError, FolderInUse, TrainingDiverged
 from models.export import summarise_log
+from models.files import sole_writer
 from models.langevin import LangevinConfig
 from models.training.average import WeightAverage
 from models.training.classifier_loop import ClassifierTraining, augment, one_cycle, random_crop
@@ -178,13 +180,18 @@ def start(recipe: str, overrides: list[str], folder: Path) -> "subprocess.Popen[
     return subprocess.Popen([*command, *sets], stdout=subprocess.DEVNULL, env=environment)
 
 
-def kill_after(lines: int, process: "subprocess.Popen[bytes]", folder: Path) -> None:
-    """SIGKILL once the run has logged so many lines."""
+def wait_for(lines: int, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Return once the run has logged so many lines."""
     deadline = time.monotonic() + 120
     while len(read_metrics(folder)) < lines:
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def kill_after(lines: int, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """SIGKILL once the run has logged so many lines."""
+    wait_for(lines, process, folder)
     process.kill()
     process.wait()
 
@@ -214,6 +221,22 @@ def test_a_killed_run_resumes_to_the_same_losses(
         assert 0 < reached < reference[-1]["update"]
     assert start(recipe, overrides, killed).wait(120) == 0
     assert losses(killed) == reference
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_refused_until_that_dies(tmp_path: Path) -> None:
+    def train() -> None:
+        train_recipe(load_recipe("digits_midrun", ENERGY), tmp_path, True, False, torch.device("cpu"))
+
+    process = start("digits_midrun", ENERGY, tmp_path)
+    try:
+        wait_for(1, process, tmp_path)
+        with pytest.raises(FolderInUse, match=re.escape(f"{tmp_path}: another program is at work in it")):
+            train()
+    finally:
+        process.kill()
+        process.wait()
+    with sole_writer(tmp_path):
+        pass
 
 
 def test_a_half_written_metrics_line_is_dropped(tmp_path: Path) -> None:
