@@ -28,6 +28,8 @@ def measured(options: argparse.Namespace) -> None:
         if not manifest.answers(result):
             raise DataError(f"{path} was measured on another bundle than {manifest.name}, {manifest.digest[:16]}")
         results[result["kind"]] = for_the_card(result)
+    if options.before is not None:
+        results["before"] = _earlier(options.before, results.get("baseline"))
     write_manifest(options.bundle, manifest.model_copy(update={"measured": results}))
     console.print(f"{options.bundle}: model card shows {', '.join(results)}")
 
@@ -36,6 +38,7 @@ def measured_arguments(parser: argparse.ArgumentParser) -> None:
     """What `measured` reads."""
     parser.add_argument("bundle", type=Path)
     parser.add_argument("results", type=Path, nargs="+", help="result files of attacks_eval")
+    parser.add_argument("--before", type=Path, help="a baseline of earlier weights, to show beside this bundle's")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -82,6 +85,15 @@ def _calibrate(bundle: Bundle, clean: LabelledImages, preset_names: Sequence[str
         calibrations = manifest.calibration | {name: calibration}
         write_manifest(bundle.folder, manifest.model_copy(update={"calibration": calibrations}))
         console.print(f"{name:<15} calibrated on {len(clean.images)} images, suspicion up to {calibration.largest:.3f}")
+
+
+def _earlier(path: Path, now: dict[str, Any] | None) -> dict[str, Any]:
+    """The baseline in `path`; raises DataError unless it is of the same images and attack as the bundle's own."""
+    before = _read_json(path)
+    same = ("kind", "data", "first", "images", "seed", "threat")
+    if now is None or any(before.get(key) != now[key] for key in same):
+        raise DataError(f"--before {path} is not a baseline of the images and attack of this bundle's own baseline")
+    return before
 
 
 def _read_json(path: Path) -> dict[str, Any]:
