@@ -25,11 +25,10 @@ from attacks_eval.errors import QuestionError
 from attacks_eval.evaluation import DetectionRow
 from attacks_eval.gradients import GradMode
 from attacks_eval.purifiers import LangevinPurifier, PullBack
+from models.evaluation.detection_statistics import auroc, tpr_at_fpr
 from models.pixels import distance_l2, distance_linf
 from models.purifier import agreement, split_replicates
 from models.streams import ChainNoise, Stream
-
-FALSE_POSITIVES = 0.01
 
 
 def trace(defence: Defence, images: Tensor, streams: Sequence[Stream], replicates: int) -> dict[str, Tensor]:
@@ -81,34 +80,6 @@ class _Watched:
         return self.purifier.record(x, noise, mode)
 
 
-def auroc(clean: Tensor, attacked: Tensor) -> float:
-    """The chance that an attacked image's value exceeds a clean one's, a tie counting half (Mann and Whitney 1947).
-
-    Args:
-        clean, attacked: one value an image, [N] and [M]; raises ValueError unless both hold finite numbers.
-    """
-    ordered, values = _finite(clean).sort().values, _finite(attacked)
-    below = torch.searchsorted(ordered, values, side="left")
-    not_above = torch.searchsorted(ordered, values, side="right")
-    return int((below + not_above).sum()) / (2 * len(ordered) * len(values))
-
-
-def tpr_at_fpr(clean: Tensor, attacked: Tensor, fpr: float = FALSE_POSITIVES) -> float:
-    """The share of attacked images found by the lowest threshold that flags at most `fpr` of the clean ones.
-
-    An image is flagged when its value is greater than the threshold, which is itself a clean value: of N clean images
-    the (k + 1)-th greatest, k the most with k / N <= fpr. So with fewer than 1 / fpr clean images none may be flagged,
-    and of clean images that tie with the threshold none is.
-    """
-    if not 0.0 <= fpr < 1.0:
-        raise ValueError(f"fpr must be in [0, 1), got {fpr}")
-    ordered, values = _finite(clean).sort(descending=True).values, _finite(attacked)
-    allowed = round(fpr * len(ordered))
-    if allowed / len(ordered) > fpr:
-        allowed -= 1
-    return float((values > ordered[allowed]).double().mean())
-
-
 def detection_rows(
     clean: Mapping[str, Tensor], attacked: Mapping[str, Tensor], attack: str, attacker_knows: bool
 ) -> list[DetectionRow]:
@@ -135,12 +106,3 @@ def detection_rows(
         )
         for name, values in clean.items()
     ]
-
-
-def _finite(values: Tensor) -> Tensor:
-    """The values as float64 [N], at least one, none infinite or NaN."""
-    if values.dim() != 1 or not len(values) or not bool(values.isfinite().all()):
-        raise ValueError(
-            f"expected finite values, one an image; got {tuple(values.shape)}: {values.flatten()[:8].tolist()}"
-        )
-    return values.detach().double()
