@@ -79,13 +79,43 @@ class Reference(Frozen):
 
 def _rank(reference: tuple[float, ...], values: Tensor) -> Tensor:
     """This module's rank(v) of each value [B], float64 on the CPU."""
-    a, v = torch.tensor(reference, dtype=torch.float64), values.detach().cpu().double().contiguous()
-    if not v.isfinite().all():
-        raise ValueError(f"expected finite signals, got {values.tolist()}")
+    a, v = torch.tensor(reference, dtype=torch.float64), _finite(values)
     n, k = len(a), torch.searchsorted(a, v)
     lower, upper = a[(k - 1).clamp(min=0)], a[k.clamp(max=n - 1)]
     within, beyond = (k - 1 + (v - lower) / (upper - lower)) / n, (n - 1) / n + (v - a[-1]) / (v - a[0])
     return torch.where(k == 0, 0.0, torch.where(k == n, beyond, within))
+
+
+def _finite(values: Tensor) -> Tensor:
+    """Float64 [B] on the CPU; raises ValueError unless all are finite."""
+    if not values.isfinite().all():
+        raise ValueError(f"expected finite signals, got {values.tolist()}")
+    return values.detach().cpu().double().contiguous()
+
+
+class Typicality(Frozen):
+    """How far U of clean images lies from its mean: one that is too likely is as unusual as one that is not enough.
+
+    Most of a density's mass need not lie where it is highest (Nalisnick et al., arXiv 1906.02994): images of one colour
+    often have a low U, and are no clean images.
+
+    Args:
+        mean: of U over the images that set the scale.
+        distances: |U - mean| of the others.
+    """
+
+    mean: float
+    distances: Ascending
+
+    def ood(self, energies: Tensor) -> Tensor:
+        """The share of clean images whose U lies nearer to the mean, float64 [B] on the CPU, calibrated like suspicion.
+
+        Args:
+            energies: U of images before any step, [B]; raises ValueError unless all are finite.
+        """
+        distances = (_finite(energies) - self.mean).abs()
+        nearer = torch.searchsorted(torch.tensor(self.distances, dtype=torch.float64), distances)
+        return nearer.double() / (len(self.distances) + 1)
 
 
 class Origin(Frozen):
@@ -100,11 +130,15 @@ class Origin(Frozen):
 
 
 class Calibration(Frozen):
-    """Where clean images lie under one preset: the scale of each signal, and the scores of the other images."""
+    """Where clean images lie under one preset: the scale of each signal, and the scores of the other images.
+
+    `typicality` is of the energies before the first step; calibrations from before it lack it.
+    """
 
     origin: Origin
     reference: Reference
     scores: Ascending
+    typicality: Typicality | None = None
 
     @property
     def largest(self) -> float:
@@ -121,16 +155,28 @@ class Calibration(Frozen):
         return less.double() / (len(self.scores) + 1)
 
 
-def fit_calibration(signals: Signals, origin: Origin) -> Calibration:
-    """The calibration that clean images [B] make, at least MINIMUM_IMAGES; the reference is spread evenly over them."""
+def fit_calibration(signals: Signals, origin: Origin, energies: Tensor | None = None) -> Calibration:
+    """The calibration that clean images [B] make, at least MINIMUM_IMAGES; the reference is spread evenly over them.
+
+    Args:
+        energies: U of the images as they came [B]; None leaves typicality out.
+    """
     count = len(signals.movement)
     step = max(ONE_IN, -(-count // REFERENCE_IMAGES))
     is_reference = torch.arange(count) % step == 0
     reference = Reference(**{name: _stored(values[is_reference]) for name, values in signals._asdict().items()})
     scores = reference.scores(Signals(*(values[~is_reference] for values in signals)))
-    return Calibration(origin=origin, reference=reference, scores=tuple(scores.sort().values.tolist()))
+    typicality = None if energies is None else _fit_typicality(_finite(energies), is_reference)
+    return Calibration(
+        origin=origin, reference=reference, scores=tuple(scores.sort().values.tolist()), typicality=typicality
+    )
+
+
+def _fit_typicality(energies: Tensor, is_reference: Tensor) -> Typicality:
+    mean = float(energies[is_reference].mean())
+    return Typicality(mean=mean, distances=_stored((energies[~is_reference] - mean).abs()))
 
 
 def _stored(values: Tensor) -> tuple[float, ...]:
-    """Ascending, six significant digits: scores are taken with the stored values, so rounding costs no validity."""
+    """Ascending, six significant digits, which costs signals no validity: their scores are taken with these values."""
     return tuple(sorted(float(f"{value:.6g}") for value in values.tolist()))

@@ -31,6 +31,10 @@ against an attacker who knows the purifier and differentiates through it or thro
 defence of this kind fell from 55 % to about 6 % that way (MEFA, arXiv 2605.06357).
 Answers vary between calls, because chains are random."""
 
+OOD = """\
+`ood` is the share of those clean images whose energy lies nearer to their mean, be it above or below, by construction
+too. It does not find images of another kind whose energies are like theirs."""
+
 # Of a robustness result, what a card shows; the whole stands beside its report.
 SHOWN = (
     *(
@@ -217,6 +221,8 @@ def _suspicion(manifest: Manifest) -> str:
     )
     if "robustness" in manifest.measured:
         text += " The robustness report has what was measured of each signal alone."
+    if any(calibration.typicality for calibration in manifest.calibration.values()):
+        text += f"\n\n{OOD}"
     header = ["preset", "clean images", "of them, compared with", "largest suspicion"]
     command = "python -m models evaluate BUNDLE --calibrate --first FIRST --images COUNT"
     return f"{text}\n\n{_table(header, rows)}\n\nRemade by `{command}`."

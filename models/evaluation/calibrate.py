@@ -8,6 +8,7 @@ from torch import Tensor
 from models.bundle import Bundle
 from models.calibration import MINIMUM_IMAGES, Calibration, Origin, Signals, fit_calibration, measure_signals
 from models.errors import DataError
+from models.evaluation.detection import respond
 from models.evaluation.sample import LabelledImages
 from models.langevin import LangevinInfo
 from models.noise import Noise, SeededNoise
@@ -24,10 +25,11 @@ def calibrate(bundle: Bundle, preset_name: str, clean: LabelledImages, seed: int
         raise DataError(f"a calibration needs at least {MINIMUM_IMAGES} images, got {count}")
     preset = manifest.preset(preset_name)
     signals = signals_of(bundle.defence, clean.images, preset, seed, advance)
+    energies = respond(bundle.defence.energy, clean.images, preset.precision).energy
     origin = Origin(
         preset=preset, weights=manifest.weights_digest, data=clean.name, first=clean.first, images=count, seed=seed
     )
-    return fit_calibration(signals, origin)
+    return fit_calibration(signals, origin, energies)
 
 
 @torch.no_grad()

@@ -227,3 +227,47 @@ def test_no_image_that_a_report_counts_calibrates_the_default_bundle(cifar10_bun
         assert (origin.data, origin.images) == ("cifar10", 850)
         for result in manifest.measured.values():
             assert origin.first >= result["first"] + result["images"]
+
+
+def test_ood_counts_the_clean_energies_that_lie_nearer_on_either_side() -> None:
+    """U of 0, ..., 24: the reference 0, 5, 10, 15, 20 has mean 10, the others lie 1 to 14 away."""
+    energies = torch.arange(25.0)
+    typicality = fit_calibration(only_movement(energies), ORIGIN, energies).typicality
+    assert typicality is not None
+    assert typicality.mean == 10.0
+    assert len(typicality.distances) == 20
+    found = typicality.ood(torch.tensor([10.0, 7.5, 12.5, -1e6, 1e6]))
+    assert found.tolist() == pytest.approx([0.0, 4 / 21, 4 / 21, 20 / 21, 20 / 21])  # 8, 9, 11 and 12 are nearer
+    with pytest.raises(ValueError, match="expected finite signals"):
+        typicality.ood(torch.tensor([math.nan]))
+
+
+def test_ood_of_clean_images_is_uniform() -> None:
+    """Each of 160 in turn against the other 159: every place once, however skewed the energies are."""
+    energies = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp()
+    typicality = fit_calibration(only_movement(energies), ORIGIN, energies).typicality
+    assert typicality is not None
+    distances = typicality.distances
+    without = [distances[:row] + distances[row + 1 :] for row in range(160)]
+    found = [
+        float(typicality.model_copy(update={"distances": others}).ood(torch.tensor([typicality.mean + own]))[0])
+        for own, others in zip(distances, without, strict=True)
+    ]
+    assert sorted(found) == pytest.approx([count / 160 for count in range(160)])
+
+
+def test_the_shipped_digits_answer_ood_with_the_energy_of_the_image_as_it_came(
+    digits_bundle: Bundle, digits_test: ImageDataset
+) -> None:
+    """A tenth of the images that calibrated nothing exceed 0.9; black is more likely than any of them, and does too."""
+    calibration = digits_bundle.manifest.calibration["balanced"]
+    assert calibration.typicality is not None
+    with torch.no_grad():
+        energies = digits_bundle.defence.energy(from_uint8(digits_test.images))
+        black = digits_bundle.defence.energy(torch.full((1, 1, 8, 8), -1.0))
+    usual = calibration.typicality.ood(energies[:100])
+    spread = 3 * math.sqrt(0.1 * 0.9 * (1 / 100 + 1 / 160))
+    assert float((usual > 0.9).double().mean()) == pytest.approx(0.1, abs=spread)
+    assert calibration.typicality.mean == pytest.approx(float(energies[100::5].mean()), abs=1e-3)
+    assert black < energies.min()
+    assert calibration.typicality.ood(black) > 0.9
