@@ -32,6 +32,7 @@ def answer(job: Job, defence: PurifiedClassifier, device: torch.device) -> Answe
         raise ChainDivergedError(
             f"a chain left the finite numbers within {job.params.preset.num_steps} steps; nothing is returned"
         )
+    energy = job.chains[0].first_energy
     classify_seconds = 0.0
     logits = undefended = smoothed = None
     if job.params.classify:
@@ -48,6 +49,7 @@ def answer(job: Job, defence: PurifiedClassifier, device: torch.device) -> Answe
         logits,
         undefended,
         smoothed,
+        None if energy is None else energy.cpu(),
         drops,
         torch.tensor([chain.done for chain in job.chains[: job.params.preset.replicates]]),
         queue_seconds=job.started - job.submitted,

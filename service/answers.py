@@ -73,15 +73,15 @@ def classification(request: Request, work: Work, outcomes: Outcomes) -> Classifi
 
 def purification(request: Request, work: Work, outcomes: Outcomes) -> Purification | Purifications:
     """The answer of /purify, in JSON."""
-    shared = dict(shared_fields(request, work, outcomes))
+    bundle, shared = service_of(request).engine.bundle, dict(shared_fields(request, work, outcomes))
     if not work.several:
         (outcome,) = outcomes
         assert isinstance(outcome, Answered)
-        return Purification(**dict(_purified_image(outcome)), **shared)
+        return Purification(**dict(_purified_image(outcome, work.plan, bundle)), **shared)
     results = [
         failed_item(request, index, outcome)
         if isinstance(outcome, RequestError)
-        else PurifiedItem(index=index, **dict(_purified_image(outcome)))
+        else PurifiedItem(index=index, **dict(_purified_image(outcome, work.plan, bundle)))
         for index, outcome in enumerate(outcomes)
     ]
     return Purifications(results=results, failed=_count_failed(outcomes), **shared)
@@ -127,11 +127,16 @@ def _count_failed(outcomes: Outcomes) -> int:
     return sum(isinstance(outcome, RequestError) for outcome in outcomes)
 
 
-def _purified_image(outcome: Answered) -> PurifiedImage:
+def _purified_image(outcome: Answered, plan: Plan, bundle: Bundle) -> PurifiedImage:
     image, (_, height, width) = purified(outcome), outcome.pixels.shape
-    png = base64.b64encode(image.png).decode("ascii")
-    steps = _mean_steps(outcome.result)
-    return PurifiedImage(png_base64=png, width=width, height=height, distance=image.distance, mean_steps=steps)
+    return PurifiedImage(
+        png_base64=base64.b64encode(image.png).decode("ascii"),
+        width=width,
+        height=height,
+        distance=image.distance,
+        mean_steps=_mean_steps(outcome.result),
+        ood=_ood(outcome.result, plan, bundle),
+    )
 
 
 def _classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImage:
@@ -146,6 +151,7 @@ def _classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImag
         agreement=None if plan.labels_only else votes,
         undefended=None if plan.labels_only else undefended,
         suspicion=_suspicion(outcome, plan, bundle),
+        ood=_ood(result, plan, bundle),
         certificate=_certificate(result.smoothed_logits, plan.params.smoothing, names),
         mean_steps=None if plan.labels_only else _mean_steps(result),
     )
@@ -174,6 +180,14 @@ def _suspicion(outcome: Answered, plan: Plan, bundle: Bundle) -> float | None:
     image, drop = from_uint8(outcome.pixels).unsqueeze(0), result.energy_drop.unsqueeze(1)
     signals = measure_signals(image, result.purified.unsqueeze(1), result.logits.unsqueeze(1), drop)
     return round(float(calibration.suspicion(signals)[0]), 6)
+
+
+def _ood(result: Result, plan: Plan, bundle: Bundle) -> float | None:
+    """Of the image as it came: unlike suspicion it does not depend on the chain's steps."""
+    calibration = bundle.manifest.calibration.get(plan.preset_name)
+    if calibration is None or calibration.typicality is None or result.energy is None or plan.labels_only:
+        return None
+    return round(float(calibration.typicality.ood(result.energy.unsqueeze(0))[0]), 6)
 
 
 def _certificate(logits: Tensor | None, smoothing: Smoothing | None, names: Sequence[str]) -> CertificateAnswer | None:

@@ -56,6 +56,7 @@ class Result:
         logits: [R, K] of the replicates; None when it was not classified, like the next two.
         undefended: the bare classifier's [K].
         smoothed_logits: [N, K], one row a noisy draw.
+        energy: U of the image as it came, []; None without steps.
         energy_drop: [R]: U before the first step minus U before the last; 0 without steps.
         steps: int64 [R], how many each replicate ran.
     """
@@ -64,6 +65,7 @@ class Result:
     logits: Tensor | None
     undefended: Tensor | None
     smoothed_logits: Tensor | None
+    energy: Tensor | None
     energy_drop: Tensor
     steps: Tensor
     queue_seconds: float

@@ -66,7 +66,7 @@ def plan_purification(options: PurifyOptions, manifest: Manifest, settings: Sett
             "/classify averages over replicates",
         )
     name, preset = _resolve_preset(options.model_copy(update={"replicates": 1}), manifest, settings)
-    return Plan(name, Params(preset, classify=False), unchanged=False)
+    return Plan(name, Params(preset, classify=False), unchanged=False, labels_only=settings.labels_only)
 
 
 def plan_classification(options: ClassifyOptions, manifest: Manifest, settings: Settings, caller: Caller) -> Plan:

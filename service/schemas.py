@@ -1,6 +1,6 @@
 """What the answers of /classify and /purify hold, and their errors; the examples appear in /docs."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,7 @@ CLASSIFIED = {
     "agreement": 0.875,
     "undefended": {"label": "frog", "index": 6, "probability": 0.999812},
     "suspicion": 0.974,
+    "ood": 0.412,
     "certificate": CERTIFICATE,
     "mean_steps": 62.5,
 }
@@ -33,6 +34,7 @@ PURIFIED = {
     "height": 32,
     "distance": {"l2": 1.8731, "linf_255": 41.0},
     "mean_steps": 60.0,
+    "ood": 0.412,
 }
 SHARED = {"preset": "balanced", "steps": 200, "bundle": DIGEST, "timings": TIMINGS, "request_id": REQUEST_ID}
 PROBLEM = {
@@ -45,6 +47,13 @@ PROBLEM = {
     "errors": [],
 }
 FAILED = {"index": 1, "status": 422, "problem": PROBLEM}
+Ood = Annotated[
+    float | None,
+    Field(
+        description="How far out of distribution: share of clean images whose energy lies nearer to their mean, be it "
+        "above or below; null with labels_only, without steps, and for a preset that is not calibrated for it."
+    ),
+]
 
 
 def _example(value: dict[str, Any]) -> ConfigDict:
@@ -155,6 +164,7 @@ class ClassifiedImage(BaseModel):
         description="Share of clean images that look less unusual than this one; null with labels_only, for a preset "
         "that is not calibrated, and when steps or replicates are not the preset's own."
     )
+    ood: Ood
     certificate: CertificateAnswer | None = Field(description="Null unless certify=true.")
     mean_steps: float | None = Field(description="Steps that its replicates ran; null with labels_only.")
 
@@ -206,6 +216,7 @@ class PurifiedImage(BaseModel):
     height: int
     distance: Distance
     mean_steps: float = Field(description="Steps that its chain ran.")
+    ood: Ood
 
 
 class Purification(PurifiedImage, Shared):
@@ -228,22 +239,3 @@ class Purifications(Shared):
 
     results: list[PurifiedItem | FailedItem]
     failed: int = Field(description="How many of the results are problems.")
-
-
-class Queued(BaseModel):
-    """Event `queued`: the request was admitted."""
-
-    model_config = _example({"cost": 1600, "estimated_seconds": 2})
-
-    cost: int = Field(description="Image-steps of this request.")
-    estimated_seconds: int | None = Field(description="Until the result, at the measured speed; null before that.")
-
-
-class Progress(BaseModel):
-    """Event `progress`: chains have advanced."""
-
-    model_config = _example({"steps_done": 400, "steps_total": 1600, "fraction": 0.25})
-
-    steps_done: int
-    steps_total: int
-    fraction: float

@@ -20,7 +20,7 @@ TEST_SET = load_dataset("digits", "test")
 PNGS = [encode_png(image) for image in TEST_SET.images[:4]]
 TEXTS = [base64.b64encode(png).decode() for png in PNGS]
 SHARED = {"preset", "steps", "bundle", "timings", "request_id"}
-CLASSIFIED = {"predictions", "agreement", "undefended", "suspicion", "certificate", "mean_steps"}
+CLASSIFIED = {"predictions", "agreement", "undefended", "suspicion", "ood", "certificate", "mean_steps"}
 
 
 def files(*contents: bytes, name: str = "images") -> list[tuple[str, tuple[str, bytes]]]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from models.bundle import Bundle
-from models.calibration import Calibration, Origin, Reference
+from models.calibration import Calibration, Origin, Reference, Typicality
 from models.certificate import largest_radius
 from models.image_files import encode_png
 from service.decoding import decode_image
@@ -22,6 +22,7 @@ from service.state import Service
 
 WHITE, BRIGHT, GREY = (encode_png(torch.full((1, 4, 4), level, dtype=torch.uint8)) for level in (255, 200, 128))
 RAW = {"Content-Type": "image/png"}
+CLEAN_ENERGY = 2.0
 KEYS = "user:first:infer,boss:second:admin"
 Local = Callable[..., Any]
 Body = Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]
@@ -34,7 +35,10 @@ def bundle(bundle: Bundle) -> Bundle:
     origin = Origin(preset=preset, weights=bundle.manifest.weights_digest, data="fake", first=0, images=30, seed=0)
     nothing = (0.0, 1e-9)
     reference = Reference(disagreement=nothing, movement=nothing, energy_drop=nothing)
-    calibration = {"short": Calibration(origin=origin, reference=reference, scores=(0.1, 0.2, 0.3))}
+    typicality = Typicality(mean=CLEAN_ENERGY, distances=(0.5, 1.0, 1.5))
+    calibration = {
+        "short": Calibration(origin=origin, reference=reference, scores=(0.1, 0.2, 0.3), typicality=typicality)
+    }
     return replace(bundle, manifest=bundle.manifest.model_copy(update={"calibration": calibration}))
 
 
@@ -152,7 +156,7 @@ def test_labels_only_tells_no_number(local: Local, forced: bool) -> None:
     async def body(client: httpx.AsyncClient) -> None:
         answer = (await post(client, "top_k=2" if forced else "top_k=2&labels_only=true")).json()
         assert answer["predictions"] == [{"label": "light", "index": 1, "probability": None}]
-        for name in ("undefended", "agreement", "suspicion", "certificate"):
+        for name in ("undefended", "agreement", "suspicion", "ood", "certificate"):
             assert answer[name] is None
         problem = await refusal(post(client, "labels_only=true&certify=true"), 422, "invalid-parameters")
         assert "radius" in problem["detail"]
@@ -167,6 +171,47 @@ def test_suspicion_is_only_told_where_it_is_calibrated(local: Local) -> None:
             assert (await post(client, query)).json()["suspicion"] == 0.75
         for query in ("steps=2", "replicates=3"):
             assert (await post(client, query)).json()["suspicion"] is None
+
+    within(local, body)
+
+
+def image_of(energy: float) -> bytes:
+    """A 4x4 image of one colour with about that energy, 16 / 2 times its level in [-1, 1] squared."""
+    return encode_png(torch.full((1, 4, 4), round(127.5 * (1 + (energy / 8) ** 0.5)), dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(("own_energy", "share"), [(2.0, 0.0), (2.7, 0.25), (1.3, 0.25), (3.9, 0.75), (0.0, 0.75)])
+def test_ood_is_the_share_of_clean_energies_that_lie_nearer_to_their_mean(
+    local: Local, own_energy: float, share: float
+) -> None:
+    """Above the mean or below it; whatever the chain, for it is read before the first step."""
+
+    async def body(client: httpx.AsyncClient) -> None:
+        for query in ("", "steps=1&replicates=3", "certify=true&certify_draws=8"):
+            assert (await post(client, query, image_of(own_energy))).json()["ood"] == share
+        accept = {"Accept": "application/json"}
+        purified = await client.post("/purify", content=image_of(own_energy), headers=RAW | accept)
+        assert purified.json()["ood"] == share
+        assert (await post(client, "steps=0", image_of(own_energy))).json()["ood"] is None
+
+    within(local, body)
+
+
+def test_a_server_of_labels_tells_no_ood_when_it_purifies(local: Local) -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        accept = {"Accept": "application/json"}
+        assert (await client.post("/purify", content=GREY, headers=RAW | accept)).json()["ood"] is None
+
+    within(local, body, labels_only=True)
+
+
+def test_a_bundle_calibrated_without_energies_answers_ood_with_null(local: Local, bundle: Bundle) -> None:
+    calibration = bundle.manifest.calibration
+    calibration["short"] = calibration["short"].model_copy(update={"typicality": None})
+
+    async def body(client: httpx.AsyncClient) -> None:
+        answer = (await post(client)).json()
+        assert (answer["suspicion"], answer["ood"]) == (0.75, None)
 
     within(local, body)
 

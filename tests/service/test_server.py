@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from models.bundle import read_manifest
 from models.data import load_dataset
@@ -101,6 +103,24 @@ def test_digits_are_recognised(server: httpx.Client) -> None:
         labels = list(pool.map(label, range(20)))
     right = sum(a == str(int(b)) for a, b in zip(labels, TEST_SET.labels[:20], strict=True))
     assert right >= 16, labels
+
+
+def test_images_that_are_no_digits_are_out_of_distribution(server: httpx.Client) -> None:
+    """Noise has higher energies than digits; shades of one colour rise from lower ones, and pass digits' on the way."""
+
+    def shares(images: Tensor) -> list[float]:
+        files = [("images", (f"{row}.png", encode_png(image))) for row, image in enumerate(images)]
+        return [item["ood"] for item in server.post("/classify?steps=1&replicates=1", files=files).json()["results"]]
+
+    usual = shares(TEST_SET.images[:32]) + shares(TEST_SET.images[32:64])
+    noise = torch.randint(256, (16, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    shades = torch.linspace(0, 255, 16).to(torch.uint8).view(16, 1, 1, 1).expand(16, 1, 8, 8)
+    assert sum(share > 0.9 for share in usual) <= 16  # a tenth is expected of the 64, and 16 in a chance of 1 in 10,000
+    assert min(shares(noise)) > 0.9
+    flat = shares(shades)
+    assert flat[0] > 0.9
+    assert sum(share > 0.9 for share in flat) >= 14
+    assert max(usual) < 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
