@@ -9,6 +9,7 @@ step_size^2 / (2 T) * grad U. Step and conventions follow EBM Life Cycle (arXiv 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -65,8 +66,6 @@ class ChainInfo(NamedTuple):
     num_steps: Tensor
 
 
-Step = Callable[..., tuple[Tensor, LangevinInfo]]
-"""`langevin_transition` of one energy: called with the states and `randn_like`."""
 Callback = Callable[[int, Tensor, LangevinInfo], None]
 """Called after each step with its index (from 0), the new state [B, ...] and the step's info."""
 
@@ -99,7 +98,7 @@ def langevin_transition(
     drift_rate: float | Tensor,
     randn_like: Noise = UNSEEDED,
 ) -> tuple[Tensor, LangevinInfo]:
-    """The same step; `step_size` and `drift_rate` may be [B, 1, ...], for chains of different settings in one batch."""
+    """The same step; its settings may be tensors that broadcast to x, and where both are 0 it stands still."""
     u, grad = gradient(x)
     x = x.detach()
     drift = -drift_rate * grad
@@ -114,6 +113,7 @@ def run_langevin(
     num_steps: Tensor | None = None,
     randn_like: Noise = UNSEEDED,
     callback: Callback | None = None,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, ChainInfo]:
     """`config.num_steps` steps from x [B, ...], or fewer for chains that settle, when the configuration lets them.
 
@@ -123,9 +123,10 @@ def run_langevin(
     Args:
         num_steps: int64 [B], each chain's own number of steps instead of the common one. A chain that has run its
             steps, or settled, leaves the batch and stands still in what `callback` sees.
+        mask: bool, of x's shape but for dimensions of 1: pixels where it is False stand still, to the bit, and the
+            others follow the energy given them.
     """
-    step_on = partial(langevin_transition, gradient_of(energy, config.precision))
-    step_on = partial(step_on, step_size=config.step_size, drift_rate=config.drift_rate)
+    step_on = _Step.masked(gradient_of(energy, config.precision), config, x, mask)
     x = x.contiguous()
     if num_steps is not None:
         if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
@@ -139,7 +140,7 @@ def run_langevin(
     noises = randn_like.divide(parts)
     if parts == whole:
         return _run(step_on, x, config, noises[0], callback)
-    runs = [partial(_run, step_on, x[part], config, noise) for part, noise in zip(parts, noises, strict=True)]
+    runs = [partial(_run, step_on.of(part), x[part], config, noise) for part, noise in zip(parts, noises, strict=True)]
     states, infos = zip(*threads.map(lambda run: run(), runs), strict=True)
     return torch.cat(states), ChainInfo(*map(torch.cat, zip(*infos, strict=True)))
 
@@ -152,8 +153,38 @@ def _apart(chains: int, pixels: int, cores: int) -> list[slice]:
     return shares(chains, cores * math.ceil(chains / (cores * most)))
 
 
+@dataclass(frozen=True)
+class _Step:
+    """`langevin_transition` of one energy and some chains, whose settings are one number or a tensor [B, ...]."""
+
+    gradient: Gradient
+    step_size: float | Tensor
+    drift_rate: float | Tensor
+
+    @classmethod
+    def masked(cls, gradient: Gradient, config: LangevinConfig, x: Tensor, mask: Tensor | None) -> "_Step":
+        """For the chains of x; raises ValueError when the mask does not fit them."""
+        if mask is None:
+            return cls(gradient, config.step_size, config.drift_rate)
+        fits = mask.dim() == x.dim() and all(m in (1, n) for m, n in zip(mask.shape, x.shape, strict=True))
+        if mask.dtype != torch.bool or not fits:
+            found = f"{mask.dtype} {list(mask.shape)}"
+            raise ValueError(f"mask must be torch.bool, of shape {list(x.shape)} or 1 in its place, got {found}")
+        moving = mask.expand(len(x), *mask.shape[1:]).to(x.dtype)
+        return cls(gradient, config.step_size * moving, config.drift_rate * moving)
+
+    def of(self, chains: slice | Tensor) -> "_Step":
+        """The step of some of the chains."""
+        if isinstance(self.step_size, Tensor) and isinstance(self.drift_rate, Tensor):
+            return _Step(self.gradient, self.step_size[chains], self.drift_rate[chains])
+        return self
+
+    def __call__(self, x: Tensor, randn_like: Noise) -> tuple[Tensor, LangevinInfo]:
+        return langevin_transition(self.gradient, x, self.step_size, self.drift_rate, randn_like)
+
+
 def _run(
-    step_on: Step, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None = None
+    step_on: _Step, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None = None
 ) -> tuple[Tensor, ChainInfo]:
     counts = torch.full((len(x),), config.num_steps, device=x.device)
     if config.settle is not None:
@@ -161,7 +192,7 @@ def _run(
     x = x.detach().clone()  # a thread's own, whatever mode its caller is in
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
     for step in range(config.num_steps):
-        x, info = step_on(x, randn_like=randn_like)
+        x, info = step_on(x, randn_like)
         last_energy, drift_sum = info.energy, drift_sum + info.drift_norm
         if callback is not None:
             callback(step, x, info)
@@ -169,7 +200,7 @@ def _run(
 
 
 def _run_as_needed(
-    step_on: Step, x: Tensor, num_steps: Tensor, settle: float | None, randn_like: Noise, callback: Callback | None
+    step_on: _Step, x: Tensor, num_steps: Tensor, settle: float | None, randn_like: Noise, callback: Callback | None
 ) -> tuple[Tensor, ChainInfo]:
     """Noise is drawn for all chains at every step, so that one's noise does not depend on who has left."""
     state, left = x.detach().clone(), num_steps.clone()
@@ -180,11 +211,11 @@ def _run_as_needed(
         if step in leaving:
             moving = left > step
             rows = _rows(moving)
-            kept = moving[rows]
+            kept, step_these = moving[rows], step_on.of(rows)
         if not len(rows):
             break
         noise = randn_like(state)
-        moved, info = step_on(state[rows], randn_like=lambda _, noise=noise, rows=rows: noise[rows])
+        moved, info = step_these(state[rows], lambda _, noise=noise, rows=rows: noise[rows])
         going, info = rows[kept], LangevinInfo(info.energy[kept], info.drift_norm[kept])
         state = state.index_copy(0, going, moved[kept])
         last_energy = last_energy.index_copy(0, going, info.energy.to(last_energy.dtype))
