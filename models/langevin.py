@@ -107,7 +107,7 @@ def langevin_transition(
     gradient_clamp: float | None = None,
     box: float | None = None,
 ) -> tuple[Tensor, LangevinInfo]:
-    """The same step; `step_size` and `drift_rate` may be [B, 1, ...], for chains of different settings in one batch."""
+    """The same step; its settings may be tensors that broadcast to x, and where both are 0 it stands still."""
     u, grad = gradient(x)
     x = x.detach()
     drift = drift_of(grad, drift_rate, gradient_clamp)
@@ -132,6 +132,7 @@ def run_langevin(
     num_steps: Tensor | None = None,
     randn_like: Noise = UNSEEDED,
     callback: Callback | None = None,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, ChainInfo]:
     """`config.num_steps` steps from x [B, ...], or fewer for chains that settle, when the configuration lets them.
 
@@ -142,8 +143,10 @@ def run_langevin(
     Args:
         num_steps: int64 [B], each chain's own number of steps instead of the common one. A chain that has run its
             steps, or settled, leaves the batch and stands still in what `callback` sees.
+        mask: bool, of x's shape but for dimensions of 1: pixels where it is False stand still, to the bit, and the
+            others follow the energy given them.
     """
-    step_on = _Step(gradient_of(energy, config.precision), config)
+    step_on = _Step(gradient_of(energy, config.precision), config, None if mask is None else _whole(mask, x))
     x = x.contiguous()
     if num_steps is not None:
         if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
@@ -166,19 +169,34 @@ def run_langevin(
 
 @dataclass(frozen=True)
 class _Step:
-    """`langevin_transition` of one energy."""
+    """`langevin_transition` of one energy and some chains; `mask` is bool [B, ...], of their shape."""
 
     gradient: Gradient
     config: LangevinConfig
+    mask: Tensor | None = None
 
     def __call__(self, x: Tensor, randn_like: Noise) -> tuple[Tensor, LangevinInfo]:
         config = self.config
+        moving = 1.0 if self.mask is None else self.mask.to(x.dtype)
+        step_size, drift_rate = config.step_size * moving, config.drift_rate * moving
         limits = {"gradient_clamp": config.gradient_clamp, "box": config.box}
-        return langevin_transition(self.gradient, x, config.step_size, config.drift_rate, randn_like, **limits)
+        moved, info = langevin_transition(self.gradient, x, step_size, drift_rate, randn_like, **limits)
+        # A box would move what stands still outside of it.
+        return moved if self.mask is None else torch.where(self.mask, moved, x), info
 
     def rows(self, index: slice | Tensor) -> "_Step":
         """The step of these chains alone."""
-        return replace(self, gradient=rows_of(self.gradient, index))
+        mask = None if self.mask is None else self.mask[index]
+        return replace(self, gradient=rows_of(self.gradient, index), mask=mask)
+
+
+def _whole(mask: Tensor, x: Tensor) -> Tensor:
+    """The mask of each chain of x; raises ValueError when it does not fit them."""
+    fits = mask.dim() == x.dim() and all(m in (1, n) for m, n in zip(mask.shape, x.shape, strict=True))
+    if mask.dtype != torch.bool or not fits:
+        found = f"{mask.dtype} {list(mask.shape)}"
+        raise ValueError(f"mask must be torch.bool, of shape {list(x.shape)} or 1 in its place, got {found}")
+    return mask.expand_as(x)
 
 
 def _apart(chains: int, pixels: int, cores: int) -> list[slice]:
@@ -198,7 +216,7 @@ def _run(
     x = x.detach().clone()  # a thread's own, whatever mode its caller is in
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
     for step in range(config.num_steps):
-        x, info = step_on(x, randn_like=randn_like)
+        x, info = step_on(x, randn_like)
         last_energy, drift_sum = info.energy, drift_sum + info.drift_norm
         if callback is not None:
             callback(step, x, info)
