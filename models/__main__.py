@@ -11,6 +11,7 @@ from models.commands.fidelity import fidelity, fidelity_arguments
 from models.commands.life_cycle import life_cycle, life_cycle_arguments
 from models.commands.measuring import evaluate, evaluate_arguments, measured, measured_arguments
 from models.commands.pictures import purify, purify_arguments, sample, sample_arguments
+from models.commands.reproducing import reproduce, reproduce_arguments
 from models.commands.training import (
     convert_generator,
     convert_generator_arguments,
@@ -30,6 +31,7 @@ COMPUTING = {
     chains: chains_arguments,
     likelihood: likelihood_arguments,
     life_cycle: life_cycle_arguments,
+    reproduce: reproduce_arguments,
 }
 """Commands that run networks, on a device of the user's choice, with what declares their options."""
 OTHERS = {

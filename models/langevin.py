@@ -9,6 +9,7 @@ step_size^2 / (2 T) * grad U. Step and conventions follow EBM Life Cycle (arXiv 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from models.chain_threads import chain_threads, shares
 from models.composed import EnergySum
 from models.config import Frozen
-from models.gradients import Energy, Gradient, energy_gradient, gradient_of
+from models.gradients import Energy, Gradient, energy_gradient, gradient_of, rows_of
 from models.noise import UNSEEDED, DivisibleNoise, Noise
 from models.precision import Precision
 from models.settling import EnergyWatch
@@ -36,6 +37,10 @@ class LangevinConfig(Frozen):
 
     `settle` lets a chain stop before `num_steps`, when its energy has not fallen by so many standard errors
     (`models/settling.py`).
+
+    Args:
+        gradient_clamp: largest element of the gradient that a step follows, either way; None is no limit.
+        box: every element of a state is put back into [-box, box] after each step; None lets chains go where they go.
     """
 
     num_steps: int = Field(ge=0)
@@ -43,6 +48,9 @@ class LangevinConfig(Frozen):
     temperature: float = Field(gt=0)
     precision: Precision = "float32"
     settle: float | None = Field(default=None, gt=0)
+    # Left out of what is written where there is none: results and runs from before still compare as equal.
+    gradient_clamp: float | None = Field(default=None, gt=0, exclude_if=lambda value: value is None)
+    box: float | None = Field(default=None, gt=0, exclude_if=lambda value: value is None)
 
     @property
     def drift_rate(self) -> float:
@@ -65,8 +73,6 @@ class ChainInfo(NamedTuple):
     num_steps: Tensor
 
 
-Step = Callable[..., tuple[Tensor, LangevinInfo]]
-"""`langevin_transition` of one energy: called with the states and `randn_like`."""
 Callback = Callable[[int, Tensor, LangevinInfo], None]
 """Called after each step with its index (from 0), the new state [B, ...] and the step's info."""
 
@@ -84,12 +90,12 @@ def add_energies(terms: Sequence[tuple[Energy, float]], tau: float | None = None
 def langevin_step(
     energy: Energy, x: Tensor, config: LangevinConfig, randn_like: Noise = UNSEEDED
 ) -> tuple[Tensor, LangevinInfo]:
-    """x <- x - step_size^2 / (2 T) * dU/dx + step_size * z,  z ~ N(0, I); x is [B, ...].
+    """x <- x - step_size^2 / (2 T) * dU/dx + step_size * z,  z ~ N(0, I), then into the box; x is [B, ...].
 
     The result carries no gradient: differentiating through a chain is a deliberate act, done elsewhere.
     """
     gradient = partial(energy_gradient, energy, precision=config.precision)
-    return langevin_transition(gradient, x, config.step_size, config.drift_rate, randn_like)
+    return _Step(gradient, config)(x, randn_like)
 
 
 def langevin_transition(
@@ -98,13 +104,25 @@ def langevin_transition(
     step_size: float | Tensor,
     drift_rate: float | Tensor,
     randn_like: Noise = UNSEEDED,
+    gradient_clamp: float | None = None,
+    box: float | None = None,
 ) -> tuple[Tensor, LangevinInfo]:
-    """The same step; `step_size` and `drift_rate` may be [B, 1, ...], for chains of different settings in one batch."""
+    """The same step; its settings may be tensors that broadcast to x, and where both are 0 it stands still."""
     u, grad = gradient(x)
     x = x.detach()
-    drift = -drift_rate * grad
+    drift = drift_of(grad, drift_rate, gradient_clamp)
     info = LangevinInfo(u, drift.flatten(1).norm(dim=1))
-    return x + drift + step_size * randn_like(x), info
+    return boxed(x + drift + step_size * randn_like(x), box), info
+
+
+def drift_of(gradient: Tensor, drift_rate: float | Tensor, gradient_clamp: float | None) -> Tensor:
+    """What a step adds besides noise, from dU/dx [B, ...]."""
+    return -drift_rate * (gradient if gradient_clamp is None else gradient.clamp(-gradient_clamp, gradient_clamp))
+
+
+def boxed(x: Tensor, box: float | None) -> Tensor:
+    """Each element of x at the nearest place in [-box, box]; None leaves x as it is."""
+    return x if box is None else x.clamp(-box, box)
 
 
 def run_langevin(
@@ -114,18 +132,21 @@ def run_langevin(
     num_steps: Tensor | None = None,
     randn_like: Noise = UNSEEDED,
     callback: Callback | None = None,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, ChainInfo]:
     """`config.num_steps` steps from x [B, ...], or fewer for chains that settle, when the configuration lets them.
 
     With divisible noise on a CPU, and without `callback` and `num_steps`, chains of images [B, C, H, W] run apart:
-    `energy` is then called from several threads, each with some of the chains.
+    `energy` is then called from several threads, each with some of the chains. What an energy holds for each chain
+    follows its chain (`models.gradients.rows_of`).
 
     Args:
         num_steps: int64 [B], each chain's own number of steps instead of the common one. A chain that has run its
             steps, or settled, leaves the batch and stands still in what `callback` sees.
+        mask: bool, of x's shape but for dimensions of 1: pixels where it is False stand still, to the bit, and the
+            others follow the energy given them.
     """
-    step_on = partial(langevin_transition, gradient_of(energy, config.precision))
-    step_on = partial(step_on, step_size=config.step_size, drift_rate=config.drift_rate)
+    step_on = _Step(gradient_of(energy, config.precision), config, None if mask is None else _whole(mask, x))
     x = x.contiguous()
     if num_steps is not None:
         if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
@@ -139,9 +160,43 @@ def run_langevin(
     noises = randn_like.divide(parts)
     if parts == whole:
         return _run(step_on, x, config, noises[0], callback)
-    runs = [partial(_run, step_on, x[part], config, noise) for part, noise in zip(parts, noises, strict=True)]
+    runs = [
+        partial(_run, step_on.rows(part), x[part], config, noise) for part, noise in zip(parts, noises, strict=True)
+    ]
     states, infos = zip(*threads.map(lambda run: run(), runs), strict=True)
     return torch.cat(states), ChainInfo(*map(torch.cat, zip(*infos, strict=True)))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """`langevin_transition` of one energy and some chains; `mask` is bool [B, ...], of their shape."""
+
+    gradient: Gradient
+    config: LangevinConfig
+    mask: Tensor | None = None
+
+    def __call__(self, x: Tensor, randn_like: Noise) -> tuple[Tensor, LangevinInfo]:
+        config = self.config
+        moving = 1.0 if self.mask is None else self.mask.to(x.dtype)
+        step_size, drift_rate = config.step_size * moving, config.drift_rate * moving
+        limits = {"gradient_clamp": config.gradient_clamp, "box": config.box}
+        moved, info = langevin_transition(self.gradient, x, step_size, drift_rate, randn_like, **limits)
+        # A box would move what stands still outside of it.
+        return moved if self.mask is None else torch.where(self.mask, moved, x), info
+
+    def rows(self, index: slice | Tensor) -> "_Step":
+        """The step of these chains alone."""
+        mask = None if self.mask is None else self.mask[index]
+        return replace(self, gradient=rows_of(self.gradient, index), mask=mask)
+
+
+def _whole(mask: Tensor, x: Tensor) -> Tensor:
+    """The mask of each chain of x; raises ValueError when it does not fit them."""
+    fits = mask.dim() == x.dim() and all(m in (1, n) for m, n in zip(mask.shape, x.shape, strict=True))
+    if mask.dtype != torch.bool or not fits:
+        found = f"{mask.dtype} {list(mask.shape)}"
+        raise ValueError(f"mask must be torch.bool, of shape {list(x.shape)} or 1 in its place, got {found}")
+    return mask.expand_as(x)
 
 
 def _apart(chains: int, pixels: int, cores: int) -> list[slice]:
@@ -153,7 +208,7 @@ def _apart(chains: int, pixels: int, cores: int) -> list[slice]:
 
 
 def _run(
-    step_on: Step, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None = None
+    step_on: _Step, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None = None
 ) -> tuple[Tensor, ChainInfo]:
     counts = torch.full((len(x),), config.num_steps, device=x.device)
     if config.settle is not None:
@@ -161,7 +216,7 @@ def _run(
     x = x.detach().clone()  # a thread's own, whatever mode its caller is in
     last_energy, drift_sum = x.new_zeros(len(x)), x.new_zeros(len(x))
     for step in range(config.num_steps):
-        x, info = step_on(x, randn_like=randn_like)
+        x, info = step_on(x, randn_like)
         last_energy, drift_sum = info.energy, drift_sum + info.drift_norm
         if callback is not None:
             callback(step, x, info)
@@ -169,7 +224,7 @@ def _run(
 
 
 def _run_as_needed(
-    step_on: Step, x: Tensor, num_steps: Tensor, settle: float | None, randn_like: Noise, callback: Callback | None
+    step_on: _Step, x: Tensor, num_steps: Tensor, settle: float | None, randn_like: Noise, callback: Callback | None
 ) -> tuple[Tensor, ChainInfo]:
     """Noise is drawn for all chains at every step, so that one's noise does not depend on who has left."""
     state, left = x.detach().clone(), num_steps.clone()
@@ -180,11 +235,11 @@ def _run_as_needed(
         if step in leaving:
             moving = left > step
             rows = _rows(moving)
-            kept = moving[rows]
+            kept, step_of_rows = moving[rows], step_on.rows(rows)
         if not len(rows):
             break
         noise = randn_like(state)
-        moved, info = step_on(state[rows], randn_like=lambda _, noise=noise, rows=rows: noise[rows])
+        moved, info = step_of_rows(state[rows], _drawn(noise[rows]))
         going, info = rows[kept], LangevinInfo(info.energy[kept], info.drift_norm[kept])
         state = state.index_copy(0, going, moved[kept])
         last_energy = last_energy.index_copy(0, going, info.energy.to(last_energy.dtype))
@@ -195,6 +250,10 @@ def _run_as_needed(
             left = torch.where(settled, left.clamp(max=step + 1), left)
             leaving.add(step + 1)
     return state, ChainInfo(last_energy, drift_sum / left.clamp(min=1), left)
+
+
+def _drawn(noise: Tensor) -> Noise:
+    return lambda _: noise
 
 
 def _rows(moving: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+"""python -m models reproduce: the papers' experiments, each by one command."""
+
+import argparse
+from pathlib import Path
+
+from models.console import console
+from models.device import resolve_device
+from models.reproduce.experiments import EXPERIMENTS
+from models.reproduce.experiments import reproduce as run_experiment
+from models.reproduce.page import publish
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    """Remake a result of the papers; the same command continues an interrupted one."""
+    folder = options.out or Path("runs/reproduce") / options.name
+    result = run_experiment(options.name, folder, resolve_device(options.device))
+    for number in result.numbers:
+        paper = "-" if number.paper is None else f"{number.paper:g}"
+        console.print(f"{number.what}: paper {paper}, ours {number.ours:g} {number.unit}".rstrip())
+    console.print(f"{folder}: result.json, {', '.join(result.pictures)}")
+    if options.publish:
+        publish(folder)
+        console.print("models/RESULTS.md: written anew")
+
+
+def reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `reproduce` reads, but for the device."""
+    listing = "\n".join(f"  {name:<24} {about}" for name, about in EXPERIMENTS.items())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"experiments:\n{listing}"
+    parser.add_argument("name", choices=tuple(EXPERIMENTS), metavar="EXPERIMENT")
+    parser.add_argument("--out", type=Path, help="the run's folder (default: runs/reproduce/EXPERIMENT)")
+    parser.add_argument("--publish", action="store_true", help="copy the result into models/results and RESULTS.md")

@@ -1,0 +1,1 @@
+"""Results of the two papers, remade at a size that two CPU cores can carry: one module an experiment."""

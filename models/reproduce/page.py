@@ -1,0 +1,78 @@
+"""`models/RESULTS.md`: a row for each number of a paper, ours beside it, and why they differ."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from models.errors import DataError
+from models.files import replace_file
+from models.reproduce.experiments import RESULT
+from models.reproduce.result import Number, Reproduction
+
+PACKAGE = Path(__file__).parents[1]
+INTRODUCTION = """\
+# Results of the papers, remade
+
+What *EBM Life Cycle* (arXiv 2205.12243) and *Implicit Generation and Generalization in EBMs* (arXiv 1903.08689) report,
+and what the same experiment gives here at a size for two CPU cores. A dash stands where one of the two has no number.
+Each section has the command that remakes it; its result.json holds everything else that was set and measured."""
+
+
+def publish(folder: Path, package: Path = PACKAGE) -> None:
+    """Copy a run's result and pictures to `package/results/NAME`, and write `package/RESULTS.md` anew."""
+    result = read_reproduction(folder / RESULT)
+    target = package / "results" / result.name
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in (RESULT, *result.pictures):
+        shutil.copyfile(folder / file, target / file)
+    replace_file(package / "RESULTS.md", render_results(published(package)).encode())
+
+
+def published(package: Path = PACKAGE) -> list[Reproduction]:
+    """Every result in `package/results`, by name."""
+    return [read_reproduction(path) for path in sorted(package.glob(f"results/*/{RESULT}"))]
+
+
+def read_reproduction(path: Path) -> Reproduction:
+    """A result of `python -m models reproduce`; raises DataError that names the file."""
+    try:
+        return Reproduction.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path} is not a result of `python -m models reproduce`: {error}") from error
+
+
+def render_results(results: Sequence[Reproduction]) -> str:
+    """The page in Markdown."""
+    lines = ["| experiment | number | paper | ours |", "|---|---|---|---|"]
+    for result in results:
+        link = f"[{result.title}](#{result.name})"
+        lines += [
+            f"| {link if place == 0 else ''} | {number.what} | {_value(number, 'paper')} | {_value(number, 'ours')} |"
+            for place, number in enumerate(result.numbers)
+        ]
+    return "\n\n".join([INTRODUCTION, "\n".join(lines), *map(_section, results)]) + "\n"
+
+
+def _section(result: Reproduction) -> str:
+    pictures = [f"![{result.title}](results/{result.name}/{picture})" for picture in result.pictures]
+    spreads = dict.fromkeys(f"{number.what}: ± is the {number.spread}." for number in result.numbers if number.spread)
+    parts = [
+        f'<a id="{result.name}"></a>\n## {result.title}',
+        f"**Paper**: {result.source}",
+        f"**Ours**: {result.setting} {result.cpu_hours:.2f} CPU hours.",
+        f"**Why they differ**: {result.why}",
+        " ".join(spreads),
+        *pictures,
+        f"Remade by `{result.command}` (commit {result.commit[:12]}).",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _value(number: Number, whose: str) -> str:
+    value, spread = getattr(number, whose), getattr(number, f"{whose}_spread")
+    if value is None:
+        return "-"
+    return f"{value:g}{'' if spread is None else f' ± {spread:g}'} {number.unit}".rstrip()
