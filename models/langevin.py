@@ -179,7 +179,7 @@ class _Step:
             return _Step(self.gradient, self.step_size[chains], self.drift_rate[chains])
         return self
 
-    def __call__(self, x: Tensor, randn_like: Noise) -> tuple[Tensor, LangevinInfo]:
+    def __call__(self, x: Tensor, randn_like: Callable[..., Tensor]) -> tuple[Tensor, LangevinInfo]:
         return langevin_transition(self.gradient, x, self.step_size, self.drift_rate, randn_like)
 
 
