@@ -42,12 +42,12 @@ PROBLEM = {
     "detail": "the PNG file is corrupt or truncated",
     "instance": "/classify",
     "request_id": REQUEST_ID,
-    "errors": [],
 }
 FAILED = {"index": 1, "status": 422, "problem": PROBLEM}
 
 
-def _example(value: dict[str, Any]) -> ConfigDict:
+def example(value: dict[str, Any]) -> ConfigDict:
+    """A frozen model, and what /docs shows of it."""
     return ConfigDict(frozen=True, json_schema_extra={"examples": [value]})
 
 
@@ -61,7 +61,7 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """An error, as RFC 9457 describes it."""
 
-    model_config = _example(
+    model_config = example(
         {
             "type": "urn:limpid:problem:invalid-parameters",
             "title": "Invalid parameters",
@@ -88,7 +88,7 @@ class Timings(BaseModel):
     Of several images: decoding all of them, and the longest of each other stage.
     """
 
-    model_config = _example(TIMINGS)
+    model_config = example(TIMINGS)
 
     decode_ms: float
     queue_ms: float
@@ -110,7 +110,7 @@ class Shared(BaseModel):
 class FailedItem(BaseModel):
     """One of several images that got no answer; the others did."""
 
-    model_config = _example(FAILED)
+    model_config = example(FAILED)
 
     index: int = Field(description="Place in the request, from 0.")
     status: int = Field(ge=400, description="The status that this image would have got alone.")
@@ -120,7 +120,7 @@ class FailedItem(BaseModel):
 class Prediction(BaseModel):
     """A class and its probability: the softmax of the logits averaged over replicates, to six decimals."""
 
-    model_config = _example({"label": "cat", "index": 3, "probability": 0.941207})
+    model_config = example({"label": "cat", "index": 3, "probability": 0.941207})
 
     label: str
     index: int
@@ -130,7 +130,7 @@ class Prediction(BaseModel):
 class CertificateAnswer(BaseModel):
     """What noisy draws prove about the smoothed defence (Cohen et al. 2019): label and index are null on abstention."""
 
-    model_config = _example(CERTIFICATE)
+    model_config = example(CERTIFICATE)
 
     label: str | None
     index: int | None
@@ -168,7 +168,7 @@ class SharedClassification(Shared):
 class Classification(ClassifiedImage, SharedClassification):
     """Answer of /classify to one image."""
 
-    model_config = _example(CLASSIFIED | SHARED | {"replicates": 8})
+    model_config = example(CLASSIFIED | SHARED | {"replicates": 8})
 
 
 class ClassifiedItem(ClassifiedImage):
@@ -181,7 +181,7 @@ class ClassifiedItem(ClassifiedImage):
 class Classifications(SharedClassification):
     """Answer of /classify to `images`: one result each, in their order."""
 
-    model_config = _example(
+    model_config = example(
         {"results": [{"index": 0, "status": 200, **CLASSIFIED}, FAILED], "failed": 1, **SHARED, "replicates": 8}
     )
 
@@ -192,7 +192,7 @@ class Classifications(SharedClassification):
 class Distance(BaseModel):
     """How far purification moved the image, between the decoded upload and the returned, rounded pixels."""
 
-    model_config = _example({"l2": 1.8731, "linf_255": 41.0})
+    model_config = example({"l2": 1.8731, "linf_255": 41.0})
 
     l2: float = Field(description="Euclidean, over pixels in [0, 1].")
     linf_255: float = Field(description="Largest change of a pixel value, in 1/255 units.")
@@ -211,7 +211,7 @@ class PurifiedImage(BaseModel):
 class Purification(PurifiedImage, Shared):
     """Answer of /purify to one image, for a caller that prefers JSON."""
 
-    model_config = _example(PURIFIED | SHARED)
+    model_config = example(PURIFIED | SHARED)
 
 
 class PurifiedItem(PurifiedImage):
@@ -224,7 +224,7 @@ class PurifiedItem(PurifiedImage):
 class Purifications(Shared):
     """Answer of /purify to `images`: one result each, in their order."""
 
-    model_config = _example({"results": [{"index": 0, "status": 200, **PURIFIED}, FAILED], "failed": 1, **SHARED})
+    model_config = example({"results": [{"index": 0, "status": 200, **PURIFIED}, FAILED], "failed": 1, **SHARED})
 
     results: list[PurifiedItem | FailedItem]
     failed: int = Field(description="How many of the results are problems.")
@@ -233,7 +233,7 @@ class Purifications(Shared):
 class Queued(BaseModel):
     """Event `queued`: the request was admitted."""
 
-    model_config = _example({"cost": 1600, "estimated_seconds": 2})
+    model_config = example({"cost": 1600, "estimated_seconds": 2})
 
     cost: int = Field(description="Image-steps of this request.")
     estimated_seconds: int | None = Field(description="Until the result, at the measured speed; null before that.")
@@ -242,7 +242,7 @@ class Queued(BaseModel):
 class Progress(BaseModel):
     """Event `progress`: chains have advanced."""
 
-    model_config = _example({"steps_done": 400, "steps_total": 1600, "fraction": 0.25})
+    model_config = example({"steps_done": 400, "steps_total": 1600, "fraction": 0.25})
 
     steps_done: int
     steps_total: int
