@@ -64,8 +64,8 @@ def split_form(
     options: list[tuple[str, object]] = []
     for name, value in items:
         if isinstance(value, UploadFile) != (name in files):
-            expected = f"unknown file; expected {IMAGE_FIELD}, or {IMAGES_FIELD} for several"
-            expected += f", and {MASK_FIELD}" if masked else ""
+            expected = f"unknown file; its field is {IMAGE_FIELD}, or {IMAGES_FIELD} for several"
+            expected += f", and beside it {MASK_FIELD}" if masked else ""
             raise refused("form", name[:64], "must be a file" if name in files else expected)
         if isinstance(value, UploadFile):
             files[name].append(value)

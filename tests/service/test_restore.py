@@ -139,7 +139,7 @@ def test_a_mask_must_come_once_and_only_where_it_is_wanted(server: httpx.Client)
     wrong = {"image": text(PNGS[0]), "mask": [1]}
     assert "mask: expected a base64 string, got list" in problem(server.post("/restore", json=wrong), 422)["detail"]
     unknown = problem(server.post("/purify", files=form(PNGS[0])), 422)
-    assert "mask: unknown file; expected image, or images for several" in unknown["detail"]
+    assert "mask: unknown file; its field is image, or images for several" in unknown["detail"]
     unknown = problem(server.post("/classify", json={"image": text(PNGS[0]), "mask": text(MASK)}), 422)
     assert unknown["errors"][0]["location"] == "body.mask"
 
