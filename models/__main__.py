@@ -12,6 +12,7 @@ from models.commands.life_cycle import life_cycle, life_cycle_arguments
 from models.commands.measuring import evaluate, evaluate_arguments, measured, measured_arguments
 from models.commands.pictures import purify, purify_arguments, sample, sample_arguments
 from models.commands.reproducing import reproduce, reproduce_arguments
+from models.commands.restoring import restore, restore_arguments
 from models.commands.training import (
     convert_generator,
     convert_generator_arguments,
@@ -28,6 +29,7 @@ COMPUTING = {
     fidelity: fidelity_arguments,
     sample: sample_arguments,
     purify: purify_arguments,
+    restore: restore_arguments,
     chains: chains_arguments,
     likelihood: likelihood_arguments,
     life_cycle: life_cycle_arguments,

@@ -20,6 +20,7 @@ from service.intake import Answered, Work
 from service.jobs import Result, Smoothing
 from service.parameters import Plan
 from service.problems import problem_document
+from service.restore_schemas import Restoration, Restorations
 from service.schemas import (
     CertificateAnswer,
     Classification,
@@ -43,7 +44,16 @@ from service.state import service_of
 SELECTION_SHARE = 4
 
 Outcomes = Sequence[Answered | RequestError]
-Answer = Classification | Classifications | Purification | Purifications
+Answer = Classification | Classifications | Purification | Purifications | Restoration | Restorations
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An answer that is one PNG file, and what its headers tell of it besides."""
+
+    name: str
+    png: bytes
+    headers: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ def classification(request: Request, work: Work, outcomes: Outcomes) -> Classifi
         else ClassifiedItem(index=index, **dict(_classified(outcome, work.plan, bundle)))
         for index, outcome in enumerate(outcomes)
     ]
-    return Classifications(results=results, failed=_count_failed(outcomes), **dict(shared))
+    return Classifications(results=results, failed=count_failed(outcomes), **dict(shared))
 
 
 def purification(request: Request, work: Work, outcomes: Outcomes) -> Purification | Purifications:
@@ -84,7 +94,7 @@ def purification(request: Request, work: Work, outcomes: Outcomes) -> Purificati
         else PurifiedItem(index=index, **dict(_purified_image(outcome, work.plan, bundle)))
         for index, outcome in enumerate(outcomes)
     ]
-    return Purifications(results=results, failed=_count_failed(outcomes), **shared)
+    return Purifications(results=results, failed=count_failed(outcomes), **shared)
 
 
 def purified(outcome: Answered) -> Purified:
@@ -93,6 +103,13 @@ def purified(outcome: Answered) -> Purified:
     a, b = from_uint8(outcome.pixels).unsqueeze(0), from_uint8(after).unsqueeze(0)
     l2, linf = round(float(distance_l2(a, b)), 4), round(float(distance_linf(a, b)), 4)
     return Purified(encode_png(after), Distance(l2=l2, linf_255=linf))
+
+
+def purified_picture(outcome: Answered) -> Picture:
+    """The answer of /purify as an image alone."""
+    image = purified(outcome)
+    own = {"X-Limpid-L2": str(image.distance.l2), "X-Limpid-Linf-255": str(image.distance.linf_255)}
+    return Picture("purified.png", image.png, own)
 
 
 def shared_fields(request: Request, work: Work, outcomes: Outcomes) -> Shared:
@@ -123,7 +140,8 @@ def failed_item(request: Request, index: int, error: RequestError) -> FailedItem
     return FailedItem(index=index, status=error.status, problem=problem_document(request, error))
 
 
-def _count_failed(outcomes: Outcomes) -> int:
+def count_failed(outcomes: Outcomes) -> int:
+    """How many images got no answer."""
     return sum(isinstance(outcome, RequestError) for outcome in outcomes)
 
 
@@ -134,7 +152,7 @@ def _purified_image(outcome: Answered, plan: Plan, bundle: Bundle) -> PurifiedIm
         width=width,
         height=height,
         distance=image.distance,
-        mean_steps=_mean_steps(outcome.result),
+        mean_steps=mean_steps(outcome.result),
         ood=_ood(outcome.result, plan, bundle),
     )
 
@@ -153,11 +171,12 @@ def _classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImag
         suspicion=_suspicion(outcome, plan, bundle),
         ood=_ood(result, plan, bundle),
         certificate=_certificate(result.smoothed_logits, plan.params.smoothing, names),
-        mean_steps=None if plan.labels_only else _mean_steps(result),
+        mean_steps=None if plan.labels_only else mean_steps(result),
     )
 
 
-def _mean_steps(result: Result) -> float:
+def mean_steps(result: Result) -> float:
+    """Steps that the replicates ran."""
     return round(float(result.steps.float().mean()), 2)
 
 

@@ -13,6 +13,8 @@ The checks run in this order, cheap ones before anything is decompressed:
 8. an alpha channel must be fully opaque and is dropped: there is no background to blend with that is not a guess;
 9. grey, palette and CMYK images become the bundle's channels; a colour image is refused by a grey bundle;
 10. the size, now upright, must be the bundle's, unless `resize` stretches it (bicubic, antialiased).
+
+A mask goes the same way, may have colours, and must leave something known and something to restore.
 """
 
 import io
@@ -23,9 +25,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from models.errors import DataError
 from models.image_files import PARSER_ERRORS, has_16_bits
 from models.manifest import ImageShape
+from models.tasks.restoration import mask_of
 from service.errors import DecodingError, FormatError, TooManyPixelsError
+from service.uploads import MASK_FIELD
 
 
 def make_strict() -> None:
@@ -43,6 +48,17 @@ def decode_image(content: bytes, shape: ImageShape, max_pixels: int, resize: boo
         return _decode(content, shape, max_pixels, resize)
     except MemoryError as error:
         raise TooManyPixelsError("the image needs more memory to decode than there is") from error
+
+
+def decode_mask(content: bytes, shape: ImageShape, max_pixels: int, resize: bool) -> Tensor:
+    """The upload as bool [1, H, W], True where it is white; raises a DecodingError whose location is the mask."""
+    try:
+        pixels = decode_image(content, shape.model_copy(update={"channels": 3}), max_pixels, resize)
+        return mask_of(pixels, MASK_FIELD)
+    except DataError as error:
+        raise DecodingError(str(error), [(MASK_FIELD, str(error))]) from error
+    except DecodingError as error:
+        raise type(error)(f"{MASK_FIELD}: {error.detail}", [(MASK_FIELD, error.detail)]) from error
 
 
 def sniff_format(content: bytes) -> str | None:

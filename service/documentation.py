@@ -5,14 +5,13 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
 from service.bodies import FORM_TYPE, JSON_TYPE, RAW_TYPES
-from service.options import ClassifyOptions, PurifyOptions
+from service.options import ClassifyOptions, PurifyOptions, RestoreOptions
 from service.problems import MEDIA_TYPE
 from service.schemas import Problem
-from service.uploads import IMAGE_FIELD, IMAGES_FIELD
+from service.uploads import IMAGE_FIELD, IMAGES_FIELD, MASK_FIELD
 
 DESCRIPTION = """Limpid purifies images with Langevin dynamics of an energy-based model before a classifier sees them.
 
@@ -31,6 +30,11 @@ used fails alone, with the problem document that it would have got. The field's 
 type. The EXIF orientation is applied; other metadata and colour profiles are ignored. An alpha channel must be fully
 opaque. Grey and CMYK pictures become RGB; a bundle for grey images refuses colours. `resize=true` accepts another size
 by stretching it, which changes the pixels that are purified and classified. The server never fetches URLs.
+
+**Restoring.** /restore wants a `mask` beside the image, one file for all of several: a picture of the same size, white
+(a mean of its channels of 128 or above) where pixels are lost, black where they are known and come back unchanged.
+
+    curl -F image=@image.png -F mask=@mask.png http://127.0.0.1:8000/restore -o restored.png
 
 **Options** are query parameters, form fields, or keys of the JSON object; each may be given once.
 
@@ -51,6 +55,8 @@ BINARY = {"type": "string", "format": "binary"}
 BASE64 = {"type": "string", "format": "byte"}
 # One grey pixel.
 EXAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+# A black and a white one.
+EXAMPLE_MASK = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAABCAAAAADRSSBWAAAAC0lEQVR42mNg+A8AAQIBANEay48AAAAASUVORK5CYII="
 EXAMPLE_EVENTS = (
     'event: queued\ndata: {"cost":1600,"estimated_seconds":2}\n\n'
     'event: progress\ndata: {"steps_done":400,"steps_total":1600,"fraction":0.25}\n\n'
@@ -86,27 +92,30 @@ def _relabel(responses: Mapping[str, dict[str, Any]]) -> None:
             response["content"] = {MEDIA_TYPE: content}
 
 
-def _fields(options: type[BaseModel], image: dict[str, Any]) -> dict[str, Any]:
-    """An object of either `image` or `images`, and the options."""
+def _fields(options: type[PurifyOptions], image: dict[str, Any]) -> dict[str, Any]:
+    """An object of either `image` or `images`, the mask where there is one, and the options."""
     images = {"type": "array", "items": image, "minItems": 1}
-    fields = {IMAGE_FIELD: image, IMAGES_FIELD: images} | options.model_json_schema()["properties"]
-    either = [{"required": [IMAGE_FIELD]}, {"required": [IMAGES_FIELD]}]
+    mask = {MASK_FIELD: image} if options.takes_mask else {}
+    fields = {IMAGE_FIELD: image, IMAGES_FIELD: images} | mask | options.model_json_schema()["properties"]
+    either = [{"required": [IMAGE_FIELD, *mask]}, {"required": [IMAGES_FIELD, *mask]}]
     return {"type": "object", "oneOf": either, "properties": fields, "additionalProperties": False}
 
 
-def _body(options: type[BaseModel]) -> dict[str, Any]:
+def _body(options: type[PurifyOptions]) -> dict[str, Any]:
     form = _fields(options, BINARY | {"description": "PNG, JPEG or WebP file."})
     json = _fields(options, BASE64 | {"description": "PNG, JPEG or WebP file in base64."})
-    one = {"summary": "One image", "value": {IMAGE_FIELD: EXAMPLE_PNG, "resize": True}}
-    two = {"summary": "Two images", "value": {IMAGES_FIELD: [EXAMPLE_PNG, EXAMPLE_PNG], "resize": True}}
+    rest = {"resize": True} | ({MASK_FIELD: EXAMPLE_MASK} if options.takes_mask else {})
+    one = {"summary": "One image", "value": {IMAGE_FIELD: EXAMPLE_PNG} | rest}
+    two = {"summary": "Two images", "value": {IMAGES_FIELD: [EXAMPLE_PNG, EXAMPLE_PNG]} | rest}
     content: dict[str, Any] = {
         FORM_TYPE: {"schema": form},
         JSON_TYPE: {"schema": json, "examples": {"one": one, "several": two}},
     }
-    return {"requestBody": {"required": True, "content": content | {kind: {"schema": BINARY} for kind in RAW_TYPES}}}
+    raw = {} if options.takes_mask else {kind: {"schema": BINARY} for kind in RAW_TYPES}
+    return {"requestBody": {"required": True, "content": content | raw}}
 
 
-def _operation(options: type[BaseModel], description: str, **content: Any) -> dict[str, Any]:
+def _operation(options: type[PurifyOptions], description: str, **content: Any) -> dict[str, Any]:
     events = {"schema": {"type": "string"}, "example": EXAMPLE_EVENTS}
     answer = {"description": description, "content": {"text/event-stream": events} | content}
     return {"openapi_extra": _body(options), "responses": problems(*COMMON_ERRORS) | {200: answer}}
@@ -119,6 +128,12 @@ PURIFY_DOC = _operation(
     PurifyOptions,
     "The purified image. Headers: X-Model-Digest, X-Limpid-Preset, X-Limpid-Steps, Server-Timing; of one image also "
     "X-Limpid-L2 and X-Limpid-Linf-255.",
+    **{"image/png": {"schema": BINARY}},
+)
+RESTORE_DOC = _operation(
+    RestoreOptions,
+    "The restored image. Headers: X-Model-Digest, X-Limpid-Preset, X-Limpid-Steps, Server-Timing; of one image also "
+    "X-Limpid-Restored-Pixels and X-Limpid-Spread-255.",
     **{"image/png": {"schema": BINARY}},
 )
 METRICS_DOC: dict[str, Any] = {

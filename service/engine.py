@@ -118,7 +118,13 @@ class Engine:
         return self._profile.buckets[-1] if self._profile else 0
 
     def submit(
-        self, image: torch.Tensor, params: Params, key: str = "", deadline: float | None = None, seed: int | None = None
+        self,
+        image: torch.Tensor,
+        params: Params,
+        key: str = "",
+        deadline: float | None = None,
+        seed: int | None = None,
+        mask: torch.Tensor | None = None,
     ) -> Ticket:
         """Queue one uint8 image [C, H, W]; call it with a running event loop.
 
@@ -128,12 +134,13 @@ class Engine:
             key: whose share of the device it uses.
             deadline: time.monotonic() after which the job fails with DeadlineError.
             seed: makes the noise repeatable; by default nobody can know it.
+            mask: bool [1, H, W]; chains make the pixels where it is True anew, given the others.
 
         Raises:
             UnavailableError: the thread has ended.
         """
         stream = Stream(("request", secrets.randbits(128)) if seed is None else ("seed", seed))
-        job = Job(image, params, key, deadline, stream)
+        job = Job(image, params, key, deadline, stream, mask)
         job.future.set_running_or_notify_cancel()  # from now on the engine alone decides how it ends
         with self._changed:
             if self._closed:

@@ -90,9 +90,15 @@ class Fleet:
         return max(engine.heartbeat_age for engine in self._engines)
 
     def submit(
-        self, image: torch.Tensor, params: Params, key: str = "", deadline: float | None = None, seed: int | None = None
+        self,
+        image: torch.Tensor,
+        params: Params,
+        key: str = "",
+        deadline: float | None = None,
+        seed: int | None = None,
+        mask: torch.Tensor | None = None,
     ) -> Ticket:
         """See `Engine.submit`; taken by the engine that will be done with its work first."""
         ready = [engine for engine in self._engines if engine.ready] or self._engines
         free = min(ready, key=lambda engine: engine.outstanding / (engine.rate or 1.0))
-        return free.submit(image, params, key, deadline, seed)
+        return free.submit(image, params, key, deadline, seed, mask)

@@ -19,7 +19,7 @@ from models.manifest import ImageShape, Manifest
 from service.admission import Reservation
 from service.auth import Caller
 from service.bodies import read_upload
-from service.decoding import decode_image, sniff_format
+from service.decoding import decode_image, decode_mask, sniff_format
 from service.errors import DeadlineError, DecodingError, ParameterError, RequestError, UnavailableError
 from service.jobs import Result, Ticket
 from service.options import PurifyOptions
@@ -45,10 +45,11 @@ class Planner(Protocol[OptionsC]):
 
 @dataclass(frozen=True)
 class Running:
-    """One image in the engine: its decoded pixels, uint8 [C, H, W], and the ticket for its result."""
+    """One image in the engine: its decoded pixels, uint8 [C, H, W], the ticket for its result, and its mask."""
 
     pixels: Tensor
     ticket: Ticket
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Answered:
 
     pixels: Tensor
     result: Result
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ async def take_in(
     with service.byte_budget.hold() as take:
         with service.metrics.entering():
             stack.enter_context(service.admission.place())
-            upload = await read_upload(request, service.settings, take)
+            upload = await read_upload(request, service.settings, take, query.takes_mask)
             admitted = _admit(request, query, upload, timeout, planner, stack)
         with service.metrics.underway():
             return await _begin(request, admitted, stack)
@@ -135,9 +137,10 @@ async def _begin(request: Request, admitted: Admitted, stack: ExitStack) -> Work
     """Decode the images and hand them to the engine."""
     upload, plan, deadline = admitted.upload, admitted.plan, admitted.deadline
     _note(request, upload, plan)
+    mask = await _decode_mask(request, upload.mask, admitted.resize)
     decoded = await _decode(request, upload, admitted.resize, deadline)
     decode_seconds = time.monotonic() - admitted.started
-    items = tuple(_start(request, plan, image, deadline, stack) for image in decoded)
+    items = tuple(_start(request, plan, image, mask, deadline, stack) for image in decoded)
     admitted.reservation.release(admitted.reservation.cost)  # from here on it is the engine that counts
     cost = plan.params.cost * sum(isinstance(item, Running) for item in items)
     return Work(plan, upload.several, items, deadline, cost, decode_seconds)
@@ -150,7 +153,7 @@ def settle(request: Request, work: Work) -> list[Answered | RequestError]:
     for item in work.items:
         outcome = item if isinstance(item, DecodingError) else _settled(item)
         if isinstance(outcome, Answered):
-            metrics.finished(outcome.pixels, outcome.result)
+            metrics.finished(outcome.pixels, outcome.result, outcome.mask)
         elif not isinstance(outcome, DecodingError):
             metrics.failed(outcome)
         if isinstance(outcome, CONCERNS_ALL) or (isinstance(outcome, RequestError) and not work.several):
@@ -163,7 +166,7 @@ def settle(request: Request, work: Work) -> list[Answered | RequestError]:
 
 def _settled(item: Running) -> Answered | RequestError:
     try:
-        return Answered(item.pixels, item.ticket.future.result())
+        return Answered(item.pixels, item.ticket.future.result(), item.mask)
     except RequestError as error:
         return error
 
@@ -196,6 +199,20 @@ async def _decode(request: Request, upload: Upload, resize: bool, deadline: floa
     return decoded
 
 
+async def _decode_mask(request: Request, content: bytes | None, resize: bool) -> Tensor | None:
+    """The one mask of all images; raises its DecodingError, which concerns them all."""
+    service = service_of(request)
+    if content is None:
+        return None
+    try:
+        async with service.decoders:
+            shape, max_pixels = service.engine.bundle.manifest.image, service.settings.max_pixels
+            return await run_in_threadpool(decode_mask, content, shape, max_pixels, resize)
+    except DecodingError as error:
+        service.metrics.failed(error)
+        raise
+
+
 def _read(content: bytes, shape: ImageShape, max_pixels: int, resize: bool, digests: list[str]) -> Tensor:
     """Decode the image, its digest for the log having joined the others: enough to tell two images apart."""
     digests.append(hashlib.sha256(content).hexdigest()[:16])
@@ -203,15 +220,20 @@ def _read(content: bytes, shape: ImageShape, max_pixels: int, resize: bool, dige
 
 
 def _start(
-    request: Request, plan: Plan, image: Tensor | DecodingError, deadline: float, stack: ExitStack
+    request: Request,
+    plan: Plan,
+    image: Tensor | DecodingError,
+    mask: Tensor | None,
+    deadline: float,
+    stack: ExitStack,
 ) -> Running | DecodingError:
     """Hand a decoded image to the engine."""
     if isinstance(image, DecodingError):
         return image
     engine, caller = service_of(request).engine, request.state.caller
-    ticket = engine.submit(image, plan.params, caller.id, deadline, plan.seed)
+    ticket = engine.submit(image, plan.params, caller.id, deadline, plan.seed, mask)
     stack.callback(ticket.future.cancel)
-    return Running(image, ticket)
+    return Running(image, ticket, mask)
 
 
 def _note(request: Request, upload: Upload, plan: Plan) -> None:

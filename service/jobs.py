@@ -13,6 +13,7 @@ from models.pixels import from_uint8
 from models.purifier import Preset
 from models.settling import EnergyWatch
 from models.streams import NoiseSource, Stream
+from models.tasks.restoration import fill
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ class Chain:
         self._watch = None if errors is None else EnergyWatch(errors)
 
     def begin(self, device: torch.device) -> Tensor:
-        """The state, which is the image at first, behind noise of standard deviation `sigma` in [0, 1] units."""
+        """The state, at first the job's start behind noise of standard deviation `sigma` in [0, 1] units."""
         if self.noise is None:
             self.noise = NoiseSource(self.stream, device)
-            self.state = from_uint8(self.job.image.to(device))
+            self.state = self.job.begin(device)
             if self.sigma:
                 noise = torch.empty_like(self.state)
                 self.noise.fill(noise)
@@ -139,6 +140,7 @@ class Job:
         key: whose turn it is: chains of different keys share the batch evenly.
         deadline: time.monotonic() after which nobody wants the answer.
         stream: where its chains' noise comes from.
+        mask: bool [1, H, W], the pixels that chains make anew while the others stand still; None moves all.
     """
 
     image: Tensor
@@ -146,6 +148,7 @@ class Job:
     key: str
     deadline: float | None
     stream: Stream
+    mask: Tensor | None = None
     future: "Future[Result]" = field(default_factory=Future)
     abandoned: bool = False
     submitted: float = field(default_factory=time.perf_counter)
@@ -163,6 +166,13 @@ class Job:
             streams = (self.stream.child("smoothing", number) for number in range(smoothing.draws))
             self.chains += [Chain(self, stream, smoothing.sigma) for stream in streams]
         self.unfinished = deque(self.chains if preset.num_steps else ())
+
+    def begin(self, device: torch.device) -> Tensor:
+        """Where its chains start: the image in [-1, 1], with a smooth guess of what the mask hides."""
+        image = from_uint8(self.image.to(device))
+        if self.mask is None:
+            return image
+        return fill(image[None], self.mask[None].to(device))[0]
 
     def expired(self, now: float) -> bool:
         """Whether the deadline has passed."""

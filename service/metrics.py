@@ -55,6 +55,9 @@ class Metrics:
         self._linf = Histogram(
             "ebm_perturbation_linf", "Largest change of a pixel, in 1/255", buckets=LEVELS, registry=registry
         )
+        self._restored = Histogram(
+            "ebm_restored_share", "Share of an image's pixels to restore", buckets=SHARES, registry=registry
+        )
         self._changed = Counter("ebm_prediction_changed", "Defended and bare answer differ", registry=registry)
         self._disagreement = Histogram(
             "ebm_disagreement", "Share of replicates against the answer", buckets=SHARES, registry=registry
@@ -115,10 +118,13 @@ class Metrics:
         if isinstance(error, DecodingError):
             self._undecoded.labels(error.slug).inc()
 
-    def finished(self, pixels: Tensor, result: Result) -> None:
-        """An image, uint8 [C, H, W], went through the engine."""
+    def finished(self, pixels: Tensor, result: Result, mask: Tensor | None = None) -> None:
+        """An image, uint8 [C, H, W], went through the engine, to be restored where there is a mask."""
         self._images.labels("answered").inc()
         self._wait.observe(result.queue_seconds)
+        if mask is not None:
+            self._restored.observe(float(mask.float().mean()))
+            return  # what was under the mask says nothing of how far chains move
         purified = from_uint8(to_uint8(result.purified))
         for distance in distance_linf(purified, from_uint8(pixels).expand_as(purified)).tolist():
             self._linf.observe(distance)

@@ -1,5 +1,7 @@
 """What a request may ask for, in the query, as form fields or beside the images of a JSON body."""
 
+from typing import Annotated, ClassVar
+
 from pydantic import Field
 
 from models.config import Frozen
@@ -7,9 +9,25 @@ from models.config import Frozen
 # Keeps absurd numbers out of arithmetic and messages; the server's own bounds are far lower.
 HIGHEST = 10**9
 
+Seed = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        lt=2**63,
+        description="Draw the noise from this seed, to reproduce an answer. Needs a key with the scope admin, or a "
+        "server that asks for no keys and that only its own machine reaches: a fixed seed turns a stochastic defence "
+        "into a deterministic function, which is far easier to attack.",
+    ),
+]
+
 
 class PurifyOptions(Frozen):
-    """Parameters of /purify, in the query, as form fields or in a JSON body."""
+    """Parameters of /purify, in the query, as form fields or in a JSON body.
+
+    `takes_mask`: whether the route wants a mask beside its images.
+    """
+
+    takes_mask: ClassVar[bool] = False
 
     preset: str | None = Field(
         None, description="A preset of the bundle; GET / lists them. Default: the bundle's own.", examples=["balanced"]
@@ -65,11 +83,20 @@ class ClassifyOptions(PurifyOptions):
         le=1,
         description="Standard deviation of the certificate's noise, pixels in [0, 1]; needs certify=true.",
     )
-    seed: int | None = Field(
-        None,
-        ge=0,
-        lt=2**63,
-        description="Draw the noise from this seed, to reproduce an answer. Needs a key with the scope admin, or a "
-        "server that asks for no keys and that only its own machine reaches: a fixed seed turns a stochastic defence "
-        "into a deterministic function, which is far easier to attack.",
+    seed: Seed = None
+
+
+class RestoreOptions(PurifyOptions):
+    """Parameters of /restore, in the query, as form fields or in a JSON body."""
+
+    takes_mask: ClassVar[bool] = True
+
+    replicates: int | None = Field(
+        None, ge=1, le=HIGHEST, description="Independent chains whose mean is the answer, instead of the preset's."
     )
+    resize: bool = Field(
+        False,
+        description="Accept images and a mask of another size by stretching them to the bundle's (bicubic, "
+        "antialiased). The pixels that are known are then those of the stretched image.",
+    )
+    seed: Seed = None

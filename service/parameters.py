@@ -12,7 +12,7 @@ from models.purifier import Preset
 from service.auth import Caller
 from service.errors import AccessError, ParameterError, SettingsError
 from service.jobs import Params, Smoothing
-from service.options import ClassifyOptions, PurifyOptions
+from service.options import ClassifyOptions, PurifyOptions, RestoreOptions
 from service.problems import parameter_error
 from service.settings import Settings
 from service.uploads import Upload
@@ -71,8 +71,7 @@ def plan_purification(options: PurifyOptions, manifest: Manifest, settings: Sett
 
 def plan_classification(options: ClassifyOptions, manifest: Manifest, settings: Settings, caller: Caller) -> Plan:
     """Replicates and, for a certificate, noisy draws; raises ParameterError or, for a seed, AccessError."""
-    if options.seed is not None and "admin" not in caller.scopes:
-        raise AccessError("seed needs the scope admin: a fixed seed makes the defence deterministic")
+    _check_seed(options.seed, caller)
     labels_only = options.labels_only or settings.labels_only
     name, preset = _resolve_preset(options, manifest, settings)
     return Plan(
@@ -83,6 +82,13 @@ def plan_classification(options: ClassifyOptions, manifest: Manifest, settings: 
         top_k=1 if labels_only else options.top_k,
         labels_only=labels_only,
     )
+
+
+def plan_restoration(options: RestoreOptions, manifest: Manifest, settings: Settings, caller: Caller) -> Plan:
+    """The preset's replicates, which are averaged; raises ParameterError or, for a seed, AccessError."""
+    _check_seed(options.seed, caller)
+    name, preset = _resolve_preset(options, manifest, settings)
+    return Plan(name, Params(preset, classify=False), unchanged=False, seed=options.seed)
 
 
 def check_cost(plan: Plan, images: int, settings: Settings) -> int:
@@ -108,6 +114,11 @@ def check_default_preset(manifest: Manifest, settings: Settings) -> None:
         raise SettingsError(
             f"default preset {manifest.default_preset!r} of bundle {manifest.name}: {error.detail}"
         ) from error
+
+
+def _check_seed(seed: int | None, caller: Caller) -> None:
+    if seed is not None and "admin" not in caller.scopes:
+        raise AccessError("seed needs the scope admin: a fixed seed makes the defence deterministic")
 
 
 def _resolve_preset(options: PurifyOptions, manifest: Manifest, settings: Settings) -> tuple[str, Preset]:

@@ -1,5 +1,6 @@
-"""The defence's two routes: take a request in, wait for its chains, and answer as its Accept header prefers."""
+"""The defence's routes: take a request in, wait for its chains, and answer as its Accept header prefers."""
 
+from collections.abc import Callable
 from contextlib import ExitStack, aclosing
 from typing import Annotated
 
@@ -8,15 +9,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answers import Outcomes, classification, headers, purification, purified, shared_fields
-from service.documentation import CLASSIFY_DOC, PURIFY_DOC
+from service.answers import Picture, classification, headers, purification, purified_picture, shared_fields
+from service.documentation import CLASSIFY_DOC, PURIFY_DOC, RESTORE_DOC
 from service.events import MEDIA_TYPE as EVENTS
 from service.events import Compose, EventStream
 from service.following import follow
 from service.intake import TIMEOUT_HEADER, Answered, OptionsT, Planner, Work, settle, take_in
 from service.negotiation import choose
-from service.options import ClassifyOptions, PurifyOptions
-from service.parameters import plan_classification, plan_purification
+from service.options import ClassifyOptions, PurifyOptions, RestoreOptions
+from service.parameters import plan_classification, plan_purification, plan_restoration
+from service.restore_schemas import Restoration, Restorations
+from service.restoring import restoration, restored_picture
 from service.schemas import Classification, Classifications, Purification, Purifications
 from service.state import service_of
 
@@ -50,7 +53,18 @@ async def purify(
     request: Request, query: Annotated[PurifyOptions, Query()], timeout: RequestTimeout = None
 ) -> Response:
     """Purify each image along one chain; one image comes back as a PNG, or in JSON if the Accept header says so."""
-    return await _respond(request, query, timeout, plan_purification, purification, PNG)
+    return await _respond(request, query, timeout, plan_purification, purification, purified_picture)
+
+
+@defence.post("/restore", response_model=Restoration | Restorations, **RESTORE_DOC)
+async def restore(
+    request: Request, query: Annotated[RestoreOptions, Query()], timeout: RequestTimeout = None
+) -> Response:
+    """Make the pixels under the mask's white anew, given the others, as the mean of several independent chains.
+
+    One image comes back as a PNG, or in JSON with a map of the uncertainty if the Accept header says so.
+    """
+    return await _respond(request, query, timeout, plan_restoration, restoration, restored_picture)
 
 
 async def _respond(
@@ -59,38 +73,31 @@ async def _respond(
     timeout: float | None,
     planner: Planner[OptionsT],
     compose: Compose,
-    *single: str,
+    draw: Callable[[Answered], Picture] | None = None,
 ) -> Response:
-    """The whole way of a request; `single` are media types that only the answer to one image can have."""
+    """The whole way of a request; `draw` makes the picture that the answer to one image can be instead of JSON."""
     with ExitStack() as stack:
         work = await take_in(request, query, timeout, planner, stack)
         accept = request.headers.get("accept", "")
-        media_type = choose(accept, (JSON, EVENTS) if work.several else (*single, JSON, EVENTS))
+        pictured = draw is not None and not work.several
+        media_type = choose(accept, (PNG, JSON, EVENTS) if pictured else (JSON, EVENTS))
         if media_type == EVENTS:
             return EventStream(request, work, compose, stack.pop_all())
         with service_of(request).metrics.underway():
             async with aclosing(follow(request, work.tickets, work.deadline, TICK_SECONDS)) as ticks:
                 async for _ in ticks:
                     pass
-            return await run_in_threadpool(_answer, request, work, compose, media_type)
+            return await run_in_threadpool(_answer, request, work, compose, draw if media_type == PNG else None)
 
 
-def _answer(request: Request, work: Work, compose: Compose, media_type: str) -> Response:
+def _answer(request: Request, work: Work, compose: Compose, draw: Callable[[Answered], Picture] | None) -> Response:
     """The finished work's answer; in a worker thread, because it computes on every image of every chain."""
     outcomes = settle(request, work)
-    if media_type == PNG:
-        return _png(request, work, outcomes)
-    answer = compose(request, work, outcomes)
-    return Response(answer.model_dump_json(), media_type=JSON, headers=headers(answer))
-
-
-def _png(request: Request, work: Work, outcomes: Outcomes) -> Response:
+    if draw is None:
+        answer = compose(request, work, outcomes)
+        return Response(answer.model_dump_json(), media_type=JSON, headers=headers(answer))
     (outcome,) = outcomes
     assert isinstance(outcome, Answered)
-    image = purified(outcome)
-    own = {
-        "Content-Disposition": 'attachment; filename="purified.png"',
-        "X-Limpid-L2": str(image.distance.l2),
-        "X-Limpid-Linf-255": str(image.distance.linf_255),
-    }
-    return Response(image.png, media_type=PNG, headers=headers(shared_fields(request, work, outcomes)) | own)
+    picture = draw(outcome)
+    own = {"Content-Disposition": f'attachment; filename="{picture.name}"'} | picture.headers
+    return Response(picture.png, media_type=PNG, headers=headers(shared_fields(request, work, outcomes)) | own)

@@ -44,7 +44,6 @@ PROBLEM = {
     "detail": "the PNG file is corrupt or truncated",
     "instance": "/classify",
     "request_id": REQUEST_ID,
-    "errors": [],
 }
 FAILED = {"index": 1, "status": 422, "problem": PROBLEM}
 Ood = Annotated[
@@ -56,7 +55,8 @@ Ood = Annotated[
 ]
 
 
-def _example(value: dict[str, Any]) -> ConfigDict:
+def example(value: dict[str, Any]) -> ConfigDict:
+    """A frozen model, and what /docs shows of it."""
     return ConfigDict(frozen=True, json_schema_extra={"examples": [value]})
 
 
@@ -70,7 +70,7 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """An error, as RFC 9457 describes it."""
 
-    model_config = _example(
+    model_config = example(
         {
             "type": "urn:limpid:problem:invalid-parameters",
             "title": "Invalid parameters",
@@ -97,7 +97,7 @@ class Timings(BaseModel):
     Of several images: decoding all of them, and the longest of each other stage.
     """
 
-    model_config = _example(TIMINGS)
+    model_config = example(TIMINGS)
 
     decode_ms: float
     queue_ms: float
@@ -119,7 +119,7 @@ class Shared(BaseModel):
 class FailedItem(BaseModel):
     """One of several images that got no answer; the others did."""
 
-    model_config = _example(FAILED)
+    model_config = example(FAILED)
 
     index: int = Field(description="Place in the request, from 0.")
     status: int = Field(ge=400, description="The status that this image would have got alone.")
@@ -129,7 +129,7 @@ class FailedItem(BaseModel):
 class Prediction(BaseModel):
     """A class and its probability: the softmax of the logits averaged over replicates, to six decimals."""
 
-    model_config = _example({"label": "cat", "index": 3, "probability": 0.941207})
+    model_config = example({"label": "cat", "index": 3, "probability": 0.941207})
 
     label: str
     index: int
@@ -139,7 +139,7 @@ class Prediction(BaseModel):
 class CertificateAnswer(BaseModel):
     """What noisy draws prove about the smoothed defence (Cohen et al. 2019): label and index are null on abstention."""
 
-    model_config = _example(CERTIFICATE)
+    model_config = example(CERTIFICATE)
 
     label: str | None
     index: int | None
@@ -178,7 +178,7 @@ class SharedClassification(Shared):
 class Classification(ClassifiedImage, SharedClassification):
     """Answer of /classify to one image."""
 
-    model_config = _example(CLASSIFIED | SHARED | {"replicates": 8})
+    model_config = example(CLASSIFIED | SHARED | {"replicates": 8})
 
 
 class ClassifiedItem(ClassifiedImage):
@@ -191,7 +191,7 @@ class ClassifiedItem(ClassifiedImage):
 class Classifications(SharedClassification):
     """Answer of /classify to `images`: one result each, in their order."""
 
-    model_config = _example(
+    model_config = example(
         {"results": [{"index": 0, "status": 200, **CLASSIFIED}, FAILED], "failed": 1, **SHARED, "replicates": 8}
     )
 
@@ -202,7 +202,7 @@ class Classifications(SharedClassification):
 class Distance(BaseModel):
     """How far purification moved the image, between the decoded upload and the returned, rounded pixels."""
 
-    model_config = _example({"l2": 1.8731, "linf_255": 41.0})
+    model_config = example({"l2": 1.8731, "linf_255": 41.0})
 
     l2: float = Field(description="Euclidean, over pixels in [0, 1].")
     linf_255: float = Field(description="Largest change of a pixel value, in 1/255 units.")
@@ -222,7 +222,7 @@ class PurifiedImage(BaseModel):
 class Purification(PurifiedImage, Shared):
     """Answer of /purify to one image, for a caller that prefers JSON."""
 
-    model_config = _example(PURIFIED | SHARED)
+    model_config = example(PURIFIED | SHARED)
 
 
 class PurifiedItem(PurifiedImage):
@@ -235,7 +235,7 @@ class PurifiedItem(PurifiedImage):
 class Purifications(Shared):
     """Answer of /purify to `images`: one result each, in their order."""
 
-    model_config = _example({"results": [{"index": 0, "status": 200, **PURIFIED}, FAILED], "failed": 1, **SHARED})
+    model_config = example({"results": [{"index": 0, "status": 200, **PURIFIED}, FAILED], "failed": 1, **SHARED})
 
     results: list[PurifiedItem | FailedItem]
     failed: int = Field(description="How many of the results are problems.")

@@ -2,7 +2,8 @@
 
 Shapes are fixed to a few batch sizes, the buckets: a chain's result is then the same, bit for bit, whichever slot it
 has and whoever its neighbours are, and on CUDA one step of each bucket is captured once and replayed. Step size and
-drift rate are per slot. Nothing here waits for the device within a quantum.
+drift rate are per slot and pixel: 0 where a restoration's pixels are known. Nothing here waits for the device within a
+quantum.
 """
 
 from collections import deque
@@ -64,7 +65,7 @@ class Slots:
         size, ahead = profile.buckets[-1], max(profile.quantum.values())
         self._x = torch.zeros(size, *shape, device=device)
         self._noise = torch.zeros(size, ahead, *shape, device=device)
-        self._settings = torch.zeros(2, size, 1, 1, 1, device=device)
+        self._settings = torch.zeros(2, size, 1, *shape[1:], device=device)
         self._energies = torch.zeros(ahead, size, device=device)
         self._occupants: list[Chain | None] = [None] * size
         self._step: Callable[[slice, Tensor], Tensor] = self._move
@@ -94,8 +95,9 @@ class Slots:
         self._occupants[slot], chain.slot = chain, slot
         self._x[slot].copy_(chain.begin(self.device))
         step_size, drift_rate = self._settings
-        preset = chain.job.params.preset
-        step_size[slot], drift_rate[slot] = preset.step_size, preset.drift_rate
+        preset, mask = chain.job.params.preset, chain.job.mask
+        moving = 1.0 if mask is None else mask.to(self.device)
+        step_size[slot], drift_rate[slot] = preset.step_size * moving, preset.drift_rate * moving
 
     def run(self, chains: Sequence[Chain], steps: int) -> None:
         """Advance the seated chains by `steps`: at most the bucket's quantum, and what each may run uninterrupted."""

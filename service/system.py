@@ -14,8 +14,8 @@ from service.state import Service, service_of
 from service.system_schemas import Health, ImageInfo, Index, Info, Limits, PresetInfo, QueueInfo
 
 ENDPOINTS = [
-    *("POST /classify", "POST /purify", "GET /info", "GET /metrics", "GET /health/live", "GET /health/ready"),
-    *("GET /health/startup", "GET /v2"),
+    *("POST /classify", "POST /purify", "POST /restore", "GET /info", "GET /metrics", "GET /health/live"),
+    *("GET /health/ready", "GET /health/startup", "GET /v2"),
 ]
 DOCS = "GET /docs"
 

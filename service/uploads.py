@@ -1,6 +1,7 @@
 """What a body's fields mean: image files and the options beside them, from a form or from JSON.
 
 The field's name says how many images there are: `image` is one and has one answer, `images` have a list of answers.
+Where a route takes a `mask`, it is one file, for all of them.
 """
 
 import base64
@@ -13,7 +14,7 @@ from starlette.datastructures import UploadFile
 
 from service.errors import AdmissionError, ParameterError
 
-IMAGE_FIELD, IMAGES_FIELD = "image", "images"
+IMAGE_FIELD, IMAGES_FIELD, MASK_FIELD = "image", "images", "mask"
 MAX_FIELDS = 16
 STRUCTURE = b'[]{},:"'
 
@@ -23,12 +24,13 @@ Options = tuple[tuple[str, object], ...]
 
 @dataclass(frozen=True)
 class Upload:
-    """Image files' bytes, whether they came as `images`, and the options beside them, in order."""
+    """Image files' bytes, whether they came as `images`, the options beside them, in order, and the mask's bytes."""
 
     contents: tuple[bytes, ...]
     several: bool = False
     options: Options = ()
     source: Source = "form"
+    mask: bytes | None = None
 
 
 def check_images(source: Source, single: int, several: int, max_images: int) -> None:
@@ -43,13 +45,27 @@ def check_images(source: Source, single: int, several: int, max_images: int) -> 
         raise refused(source, IMAGE_FIELD, f"the {source} has no such file, and no {IMAGES_FIELD}")
 
 
-def split_form(items: Sequence[tuple[str, UploadFile | str]]) -> tuple[dict[str, list[UploadFile]], Options]:
-    """The form's files by field, and its options; raises ParameterError when one is taken for the other."""
-    files: dict[str, list[UploadFile]] = {IMAGE_FIELD: [], IMAGES_FIELD: []}
+def check_masks(source: Source, masks: int, masked: bool) -> None:
+    """Raise ParameterError unless there is one mask where a route takes one."""
+    if masked and masks != 1:
+        raise refused(source, MASK_FIELD, "given twice" if masks else f"the {source} has no such file")
+
+
+def split_form(
+    items: Sequence[tuple[str, UploadFile | str]], masked: bool
+) -> tuple[dict[str, list[UploadFile]], Options]:
+    """The form's files by field, and its options; raises ParameterError when one is taken for the other.
+
+    Args:
+        masked: whether a mask is one of the fields.
+    """
+    names = (IMAGE_FIELD, IMAGES_FIELD, *((MASK_FIELD,) if masked else ()))
+    files: dict[str, list[UploadFile]] = {name: [] for name in names}
     options: list[tuple[str, object]] = []
     for name, value in items:
         if isinstance(value, UploadFile) != (name in files):
             expected = f"unknown file; its field is {IMAGE_FIELD}, or {IMAGES_FIELD} for several"
+            expected += f", and beside it {MASK_FIELD}" if masked else ""
             raise refused("form", name[:64], "must be a file" if name in files else expected)
         if isinstance(value, UploadFile):
             files[name].append(value)
@@ -58,8 +74,8 @@ def split_form(items: Sequence[tuple[str, UploadFile | str]]) -> tuple[dict[str,
     return files, tuple(options)
 
 
-def parse_json(body: bytes, max_images: int) -> Upload:
-    """{"image": base64} or {"images": [base64, ...]} with options beside it.
+def parse_json(body: bytes, max_images: int, masked: bool = False) -> Upload:
+    """{"image": base64} or {"images": [base64, ...]}, for some routes "mask": base64, with options beside them.
 
     Raises AdmissionError for what is not a JSON object, ParameterError for what is wrong with its images.
     """
@@ -75,11 +91,14 @@ def parse_json(body: bytes, max_images: int) -> Upload:
     image, images = fields.pop(IMAGE_FIELD, None), fields.pop(IMAGES_FIELD, [])
     if not isinstance(images, list):
         raise refused("body", IMAGES_FIELD, f"expected a list of base64 strings, got {type(images).__name__}")
+    mask_text = fields.pop(MASK_FIELD, None) if masked else None
     check_images("body", int(image is not None), len(images), max_images)
+    check_masks("body", int(mask_text is not None), masked)
+    mask = None if mask_text is None else _decode(MASK_FIELD, mask_text)
     if image is not None:
-        return Upload((_decode(IMAGE_FIELD, image),), False, tuple(fields.items()), "body")
+        return Upload((_decode(IMAGE_FIELD, image),), False, tuple(fields.items()), "body", mask)
     contents = tuple(_decode(f"{IMAGES_FIELD}.{index}", text) for index, text in enumerate(images))
-    return Upload(contents, True, tuple(fields.items()), "body")
+    return Upload(contents, True, tuple(fields.items()), "body", mask)
 
 
 def too_many(source: Source, max_images: int) -> ParameterError:
