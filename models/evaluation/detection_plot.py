@@ -79,4 +79,4 @@ def _curves(axis: "Axes", each: SetResult, mean: float, responses: Mapping[str, 
     axis.plot(diagonal, diagonal, color="lightgray", linewidth=0.8)
     axis.set_xlabel("share of the data flagged", fontsize="small")
     axis.set_ylabel("of the set", fontsize="small")
-    axis.legend(title="AUROC", fontsize="x-small", title_fontsize="x-small", loc="lower right")
+    axis.legend(title="AUROC", fontsize="x-small", title_fontsize="x-small")

@@ -12,6 +12,7 @@ from models.bundle import Bundle
 from models.data import ImageDataset
 from models.evaluation.detection import SCORES
 from models.pixels import from_uint8
+from models.training.run import save_checkpoint
 from tests.conftest import ZOO
 
 SETS = ["uniform", "constant", "mnist", "interpolation"]
@@ -93,3 +94,18 @@ def test_questions_that_can_not_be_answered(tmp_path: Path, capsys: pytest.Captu
         with pytest.raises(SystemExit):
             main(detect(tmp_path, wrong))
         assert f"or DATASET=FOLDER; got '{wrong}'" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_asked_as_its_bundle_is(
+    run: tuple[Path, dict[str, Any]], tmp_path: Path, digits_bundle: Bundle
+) -> None:
+    training = digits_bundle.manifest.training
+    assert training is not None
+    weights = digits_bundle.defence.energy.state_dict()
+    recipe = json.dumps(training.energy.recipe | {"kind": "energy"})
+    save_checkpoint(tmp_path / "checkpoint.pt", {"recipe": recipe, "average": weights})
+    source = ["--checkpoint", str(tmp_path / "checkpoint.pt"), "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main(["detect", *source, "--images", "60", "--against", "uniform"]) == 0
+    found, expected = read(tmp_path / "out"), run[1]
+    assert found["sets"][0] == expected["sets"][0]
+    assert (found["data"], found["mean_energy"]) == ("digits", expected["mean_energy"])
