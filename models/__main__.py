@@ -1,11 +1,13 @@
 """python -m models COMMAND; --help lists the commands"""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
 from models.commands.datasets import data, data_arguments
 from models.commands.density import chains, chains_arguments, likelihood, likelihood_arguments
+from models.commands.detect import detect, detect_arguments
 from models.commands.diagnose import diagnose, diagnose_arguments
 from models.commands.fidelity import fidelity, fidelity_arguments
 from models.commands.life_cycle import life_cycle, life_cycle_arguments
@@ -27,6 +29,7 @@ COMPUTING = {
     train: train_arguments,
     evaluate: evaluate_arguments,
     fidelity: fidelity_arguments,
+    detect: detect_arguments,
     sample: sample_arguments,
     purify: purify_arguments,
     restore: restore_arguments,
@@ -47,7 +50,10 @@ OTHERS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 for an error that the user can correct."""
-    return run_command(_parser().parse_args(arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    options.command = "python -m models " + shlex.join(given)
+    return run_command(options)
 
 
 def _parser() -> argparse.ArgumentParser:

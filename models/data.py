@@ -37,19 +37,28 @@ __all__ = [
 ]
 
 Split = Literal["train", "test"]
+SmallName = Literal["cifar10", "mnist", "digits"]
+LargeName = Literal["celeba64", "imagenet64", "imagenet128", "imagenet224", "cifar100", "svhn", "textures", "folder"]
+Name = Literal[SmallName, LargeName]
 
 # The faces of the paper are the aligned and cropped ones, 178x218, that this table holds as they are.
 CELEBA = HubDataset("flwrlabs/celeba", {"train": ("train", 162_770), "test": ("test", 19_962)})
 # The labels of ImageNet's own test split are secret: the validation split is what everyone tests on.
 IMAGENET = HubDataset("ILSVRC/imagenet-1k", {"train": ("train", 1_281_167), "test": ("validation", 50_000)}, gated=True)
+CIFAR100 = HubDataset("uoft-cs/cifar100", {"train": ("train", 50_000), "test": ("test", 10_000)})
+# The digits cut out at 32x32; the other configuration has whole house numbers.
+SVHN_SPLITS = {"train": ("train", 73_257), "test": ("test", 26_032)}
+SVHN = HubDataset("ufldl-stanford/svhn", SVHN_SPLITS, configuration="cropped_digits")
+# The first of ten partitions, its training and validation images together.
+TEXTURES = HubDataset("tanganke/dtd", {"train": ("train", 3760), "test": ("test", 1880)})
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
     """(channels, height, width) of the images, and the class names where they are known beforehand.
 
-    `shape` is None for `folder`, where the recipe says it. `small` reads a split that fits in memory from a local copy
-    or the cache; the larger datasets have a place on the hub.
+    `shape` is None where images have many sizes, and the recipe says what they become. `small` reads a split that fits
+    in memory from a local copy or the cache; the larger datasets have a place on the hub.
     """
 
     shape: tuple[int, int, int] | None
@@ -66,6 +75,9 @@ DATASETS = {
     "imagenet64": DatasetInfo((3, 64, 64), hub=IMAGENET),
     "imagenet128": DatasetInfo((3, 128, 128), hub=IMAGENET),
     "imagenet224": DatasetInfo((3, 224, 224), hub=IMAGENET),
+    "cifar100": DatasetInfo((3, 32, 32), hub=CIFAR100),
+    "svhn": DatasetInfo((3, 32, 32), hub=SVHN),
+    "textures": DatasetInfo(None, hub=TEXTURES),
     "folder": DatasetInfo(None),
 }
 
@@ -75,11 +87,11 @@ class DataSection(Frozen):
 
     Args:
         folder: a local copy: the dataset's own files, or image files or parquet files for the larger ones.
-        side, channels: what the images of `folder` become, in pixels; channels 3 unless given.
+        side, channels: what the images of `folder` and `textures` become, in pixels; channels 3 unless given.
         streaming: decode images as training reads them, rather than once into the cache.
     """
 
-    name: Literal["cifar10", "mnist", "digits", "celeba64", "imagenet64", "imagenet128", "imagenet224", "folder"]
+    name: Name
     folder: Path | None = None
     side: int | None = Field(default=None, ge=1)
     channels: Literal[1, 3] | None = None
@@ -89,10 +101,11 @@ class DataSection(Frozen):
     def _keys_fit(self) -> "DataSection":
         info = DATASETS[self.name]
         if info.shape is None:
-            if self.folder is None or self.side is None:
-                raise ValueError(f"name {self.name!r} needs the keys folder and side")
+            needed = ("folder", "side") if info.hub is None else ("side",)
+            if any(getattr(self, key) is None for key in needed):
+                raise ValueError(f"name {self.name!r} needs the keys {' and '.join(needed)}")
         elif self.side is not None or self.channels is not None:
-            raise ValueError(f"{self.name} is {info.shape}; side and channels are keys of name 'folder'")
+            raise ValueError(f"{self.name} is {info.shape}; side and channels are keys of name 'folder' or 'textures'")
         if self.streaming and info.small is not None:
             raise ValueError(f"streaming: {self.name} is small and kept in memory")
         return self
@@ -110,8 +123,9 @@ def load_dataset(
 
     cifar10 is [N, 3, 32, 32]; mnist is padded from 28 to 32 pixels, [N, 1, 32, 32]; digits are scikit-learn's
     1,797 handwritten digits, [N, 1, 8, 8], split 1,497 to 300. celeba64, imagenet64, imagenet128 and
-    imagenet224 are cropped to their middle, resized, and mapped from the cache; so are the images of `folder`, for
-    which alone `side` and `channels` (3 unless given) count.
+    imagenet224 are cropped to their middle, resized, and mapped from the cache; so are cifar100 and svhn, whose
+    images have their size already, and those of `textures` (Describable Textures) and `folder`, for which alone `side`
+    and `channels` (3 unless given) count.
 
     Raises:
         DataError: the name or the split is unknown, no source answers, or an image cannot be read.

@@ -35,7 +35,10 @@ def mnist(split: str, folder: Path) -> ImageDataset:
 def digits(split: str) -> ImageDataset:
     """[N, 1, 8, 8]: scikit-learn's 1,797 handwritten digits, split 1,497 to 300."""
     # Imported here because only the `train` extra and the tests have scikit-learn.
-    from sklearn.datasets import load_digits
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError("digits: scikit-learn holds them; install the extra `train`") from error
 
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).mul(255.0 / 16.0).round().to(torch.uint8).unsqueeze(1)

@@ -15,7 +15,7 @@ from models.data_decoding import Encoded
 from models.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMN = "label"
+LABEL_COLUMNS = ("label", "fine_label")
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class HubDataset:
 
     Args:
         splits: for each of our splits, what the hub calls it and its number of images, which is checked.
+        configuration: which of the repository's datasets, where it has several.
     """
 
     repository: str
     splits: dict[str, tuple[str, int]]
     gated: bool = False
+    configuration: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Table:
         image = next((name for name in IMAGE_COLUMNS if name in known), None)
         if image is None:
             raise DataError(f"{self.name}: expected a column {' or '.join(IMAGE_COLUMNS)}, got {', '.join(known)}")
-        return image, LABEL_COLUMN if LABEL_COLUMN in known else None
+        return image, next((name for name in LABEL_COLUMNS if name in known), None)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -109,8 +111,12 @@ def hub_table(name: str, dataset: HubDataset, split: str) -> Table:
             f"; {dataset.repository} is gated: accept its terms on its page at the hub and log in with "
             "`hf auth login`, or name a local copy in data.folder"
         )
-    arguments = {"path": dataset.repository, "split": hub_split}
-    return Table(name, ("hub", dataset.repository, hub_split), length, arguments, advice=advice)
+    arguments: dict[str, Any] = {"path": dataset.repository, "split": hub_split}
+    identity: tuple[object, ...] = ("hub", dataset.repository, hub_split)
+    if dataset.configuration is not None:
+        arguments["name"] = dataset.configuration
+        identity = (*identity, dataset.configuration)
+    return Table(name, identity, length, arguments, advice=advice)
 
 
 def parquet_table(name: str, paths: Sequence[Path]) -> Table:

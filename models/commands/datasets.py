@@ -31,6 +31,8 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("fetch",))
     parser.add_argument("name", choices=DATASETS)
     parser.add_argument("--folder", type=Path, help="a local copy: the dataset's own files, images, or parquet files")
-    parser.add_argument("--side", type=positive_int, help="for `folder`: what the images are resized to, in pixels")
-    parser.add_argument("--channels", type=int, choices=(1, 3), help="for `folder` (default 3)")
+    parser.add_argument(
+        "--side", type=positive_int, help="for `folder` and `textures`: of the resized images, in pixels"
+    )
+    parser.add_argument("--channels", type=int, choices=(1, 3), help="likewise (default 3)")
     parser.add_argument("--split", action="append", choices=tuple(SPLIT_NAMES), help="default: train and test")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from models.config import Frozen
 from models.evaluation.accuracy import Accuracy
@@ -25,7 +26,7 @@ class Counts(NamedTuple):
     unusual: Tensor
 
 
-class Estimate(Frozen):
+class Statistic(Frozen):
     """A statistic with its 95 % interval."""
 
     value: float
@@ -49,10 +50,10 @@ class Detection(Frozen):
 
     usual: int
     unusual: int
-    auroc: Estimate
-    aupr_unusual: Estimate
-    aupr_usual: Estimate
-    fpr_at_95: Estimate
+    auroc: Statistic
+    aupr_unusual: Statistic
+    aupr_usual: Statistic
+    fpr_at_95: Statistic
 
 
 def detection(usual: Tensor, unusual: Tensor, seed: int = 0) -> Detection:
@@ -93,6 +94,14 @@ def tpr_at_fpr(usual: Tensor, unusual: Tensor, fpr: float = FALSE_POSITIVES) -> 
     if not 0.0 <= fpr < 1.0:
         raise ValueError(f"fpr must be in [0, 1), got {fpr}")
     return float(_tpr_at_fpr(_counted(usual, unusual)[0], fpr))
+
+
+def roc(usual: Tensor, unusual: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of usual images and that of unusual ones above each threshold, from none to all of them."""
+    counts = _counted(usual, unusual)[0]
+    shares = (functional.pad(_not_below(each) / each.sum(), (0, 1)).flip(-1) for each in counts)
+    wrong, found = shares
+    return wrong, found
 
 
 def _auroc(counts: Counts) -> Tensor:
@@ -155,11 +164,11 @@ def _resampled(places: Tensor, distinct: int, generator: torch.Generator) -> Ten
     return empty.scatter_add_(1, places[drawn], torch.ones_like(drawn, dtype=torch.float64))
 
 
-def _estimate(value: float, resamples: Tensor, few: int) -> Estimate:
+def _estimate(value: float, resamples: Tensor, few: int) -> Statistic:
     low, high = resamples.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     if low == high and value in (0.0, 1.0):
         low, high = Accuracy(round(value * few), few).interval
-    return Estimate(value=round(value, 5), low=round(low, 5), high=round(high, 5))
+    return Statistic(value=round(value, 5), low=round(low, 5), high=round(high, 5))
 
 
 def _finite(values: Tensor) -> Tensor:

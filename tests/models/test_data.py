@@ -114,8 +114,8 @@ def test_digits_split_is_fixed_and_disjoint() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(DataError, match="'svhn'.*cifar10, mnist, digits"):
-        load_dataset("svhn", "test")
+    with pytest.raises(DataError, match="'flowers'.*cifar10, mnist, digits"):
+        load_dataset("flowers", "test")
 
 
 def test_cifar10_is_the_official_one(cifar10_test) -> None:  # type: ignore[no-untyped-def]

@@ -168,7 +168,7 @@ def test_real_images_come_back_as_they_were_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["data.name=svhn"], r"data\.name"),
+        (["data.name=flowers"], r"data\.name"),
         (["data.name=folder", "data.side=8"], "data: .*needs the keys folder and side"),
         (["data.name=folder", "data.folder=x"], "data: .*needs the keys folder and side"),
         (["data.side=8"], r"digits is \(1, 8, 8\); side and channels are keys of name 'folder'"),

@@ -126,3 +126,28 @@ def test_without_a_hub_the_error_says_what_to_do(tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError, match=r"celeba64 train: .*; data\.folder takes a local copy"):
         load_dataset("celeba64", "train")
     assert not list((tmp_path / "cache").rglob("images.npy"))
+
+
+def test_datasets_of_other_kinds_have_their_labels_and_splits(tmp_path: Path) -> None:
+    """CIFAR-100's column of labels, SVHN's third split, and textures of the size that is asked for."""
+    columns = {"img": [Image.fromarray(coloured(n, side=32)) for n in range(4)]}
+    labels = {"fine_label": [3, 1, 0, 2], "coarse_label": [0, 0, 0, 0]}
+    names = datasets.ClassLabel(names=["apple", "baby", "bear", "bee"])
+    kinds = {"img": datasets.Image(), "fine_label": names, "coarse_label": datasets.Value("int64")}
+    table = datasets.Dataset.from_dict(columns | labels, features=datasets.Features(kinds))
+    table.to_parquet(str(tmp_path / "cifar100" / "test-00000-of-00001.parquet"))
+    found = load_dataset("cifar100", "test", tmp_path / "cifar100")
+    assert (found.labels.tolist(), found.class_names[1], found.shape) == ([3, 1, 0, 2], "baby", (3, 32, 32))
+    for split, count in (("train", 3), ("test", 2), ("extra", 4)):
+        write_hub_layout(tmp_path / "svhn", split, [count], list("01"))
+    assert len(load_dataset("svhn", "test", tmp_path / "svhn")) == 2
+    write_hub_layout(tmp_path / "textures", "test", [3], ["banded"])
+    assert load_dataset("textures", "test", tmp_path / "textures", side=16, channels=1).shape == (1, 16, 16)
+
+
+def test_a_configuration_is_part_of_what_a_table_is() -> None:
+    splits = {"test": ("test", 5)}
+    whole, cropped = (HubDataset("a/b", splits, configuration=name) for name in (None, "cropped"))
+    assert "name" not in hub_table("x", whole, "test").arguments
+    assert hub_table("x", cropped, "test").arguments["name"] == "cropped"
+    assert hub_table("x", whole, "test").identity != hub_table("x", cropped, "test").identity
