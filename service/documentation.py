@@ -33,6 +33,7 @@ by stretching it, which changes the pixels that are purified and classified. The
 
 **Restoring.** /restore wants a `mask` beside the image, one file for all of several: a picture of the same size, white
 (a mean of its channels of 128 or above) where pixels are lost, black where they are known and come back unchanged.
+The map of uncertainty is how far the replicates disagree, which can be far less than how far all of them are wrong.
 
     curl -F image=@image.png -F mask=@mask.png http://127.0.0.1:8000/restore -o restored.png
 
