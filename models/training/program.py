@@ -31,22 +31,29 @@ def train_recipe(
     torch.manual_seed(recipe.seed)  # the network's first weights; everything later has its own generator
     network = build_network(recipe.network.name, recipe.network.arguments)
     train = open_training_set(recipe.data)
-    with joined_world(device) as (world, own_device), sole_writer(folder) if world.leads else nullcontext():
+    with joined_world(device) as (world, own_device):
         check_fit(recipe, network, train, world)
         if isinstance(recipe, EnergyRecipe):
             parts = build_parts(recipe, network, train, own_device, world)
             check_starts(parts, train)
-        run = TrainingRun(folder, recipe, resume, amend, world)
-        size = sum(parameter.numel() for parameter in network.parameters())
-        console.print(f"{folder}: {recipe.kind} on {own_device} x {world.size}, {size:,} parameters")
-        if isinstance(recipe, EnergyRecipe):
-            train_energy(recipe, parts, run)
-        else:
-            assert isinstance(train, ImageDataset)  # a classifier's recipe refuses streams
-            test = load_dataset(recipe.data.name, "test", recipe.data.folder, recipe.data.side, recipe.data.channels)
-            train_classifier(network, train, test, recipe.normalisation, recipe.training, run, recipe.seed, own_device)
-        run.close()
+        with sole_writer(folder) if world.leads else nullcontext():
+            run = TrainingRun(folder, recipe, resume, amend, world)
+            size = sum(parameter.numel() for parameter in network.parameters())
+            console.print(f"{folder}: {recipe.kind} on {own_device} x {world.size}, {size:,} parameters")
+            if isinstance(recipe, EnergyRecipe):
+                train_energy(recipe, parts, run)
+            else:
+                assert isinstance(train, ImageDataset)  # a classifier's recipe refuses streams
+                _train_classifier(recipe, network, train, run, own_device)
+            run.close()
         console.print(f"{folder}: done, {run.cpu_seconds / 3600:.2f} CPU hours in all")
+
+
+def _train_classifier(
+    recipe: ClassifierRecipe, network: nn.Module, train: ImageDataset, run: TrainingRun, device: torch.device
+) -> None:
+    test = load_dataset(recipe.data.name, "test", recipe.data.folder, recipe.data.side, recipe.data.channels)
+    train_classifier(network, train, test, recipe.normalisation, recipe.training, run, recipe.seed, device)
 
 
 def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data: TrainingSet, world: World) -> None:
