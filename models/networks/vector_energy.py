@@ -7,7 +7,7 @@ from models.networks.energy import make_activation
 
 
 class VectorEnergy(nn.Module):
-    """Linear maps with an activation between them: [B, D] (and y [B]) -> [B].
+    """Linear maps with an activation between them: [B, D], or [B, ...] laid flat (and y [B]) -> [B].
 
     Args:
         size: D.
@@ -37,6 +37,7 @@ class VectorEnergy(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(x, labels, self.classes)
+        x = x.flatten(1)
         for layer in self.layers:
             x = self.activation(layer(x, labels))
         energy: Tensor = self.head(x)
