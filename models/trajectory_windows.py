@@ -45,7 +45,8 @@ class WindowCode:
     def moves(self, rows: Tensor) -> Tensor:
         """What the states moved by, [..., T - 1, S], in the states' unit, from rows [..., T, S + A]."""
         mean, spread = self.move.to(rows)
-        return rows[..., 1:, : self.state_size] * LIMIT * spread + mean
+        moved: Tensor = rows[..., 1:, : self.state_size] * LIMIT * spread + mean
+        return moved
 
     def standardised(self, states: Tensor) -> Tensor:
         """States [..., S] in standard deviations from their mean."""
@@ -59,4 +60,5 @@ def _moments(values: Tensor) -> Tensor:
 
 def _scaled(values: Tensor, moments: Tensor) -> Tensor:
     mean, spread = moments.to(values)
-    return (values - mean) / (LIMIT * spread)
+    scaled: Tensor = (values - mean) / (LIMIT * spread)
+    return scaled

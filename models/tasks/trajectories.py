@@ -82,7 +82,7 @@ def by_chains(energy: Energy, sampler: LangevinConfig, known: Tensor, generator:
 def by_network(
     network: nn.Module, known: Tensor, residual: Tensor | None = None, generator: torch.Generator | None = None
 ) -> Advance:
-    """The next state's expected value by a `step_network`.
+    """The next state's expected value by a `StepNetwork`.
 
     Args:
         residual: [S, S], the R of the covariance R^T R of what the network missed: Gaussian noise of it is added, drawn

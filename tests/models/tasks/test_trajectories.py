@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from models.langevin import LangevinConfig
+from models.networks.vector_energy import VectorEnergy
 from models.tasks.trajectories import (
     by_chains,
     by_network,
@@ -103,3 +104,12 @@ def test_diversity_is_the_standard_deviation_within_a_start() -> None:
     samples = means + 0.7 * torch.randn(50, 40, 3, 24, generator=generator)
     assert diversity(samples, STANDARD) == pytest.approx([0.7] * 3, rel=0.02)
     assert diversity(means.expand(2, -1, -1, -1), STANDARD) == pytest.approx([0.0] * 3, abs=1e-6)
+
+
+def test_an_energy_of_vectors_reads_windows_laid_flat_and_scaled() -> None:
+    windows = torch.randn(5, 1, 3, 44, generator=torch.Generator().manual_seed(0))
+    energy, scaled = VectorEnergy(132, [16]), VectorEnergy(132, [16], scale=8.0)
+    scaled.load_state_dict(energy.state_dict())
+    assert torch.equal(energy(windows), energy(windows.flatten(1)))
+    assert torch.equal(scaled(windows), energy(8 * windows))
+    assert not torch.allclose(energy(windows), energy(8 * windows))
