@@ -20,6 +20,8 @@ from models.data_small import CIFAR10_CLASSES, DIGIT_CLASSES, cifar10, digits, m
 from models.data_sources import CIFAR10, MNIST, locate
 from models.data_streams import FolderStream, TableStream
 from models.data_tables import HubDataset, Table, hub_table
+from models.data_trajectories import SHAPE as WINDOW_SHAPE
+from models.data_trajectories import hand_windows
 from models.errors import DataError
 
 __all__ = [
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 Split = Literal["train", "test"]
-SmallName = Literal["cifar10", "mnist", "digits"]
+SmallName = Literal["cifar10", "mnist", "digits", "shadow_hand"]
 LargeName = Literal["celeba64", "imagenet64", "imagenet128", "imagenet224", "cifar100", "svhn", "textures", "folder"]
 Name = Literal[SmallName, LargeName]
 
@@ -63,7 +65,7 @@ class DatasetInfo:
 
     shape: tuple[int, int, int] | None
     class_names: tuple[str, ...] = ()
-    small: Callable[[str, Path | None], ImageDataset] | None = None
+    small: Callable[[Split, Path | None], ImageDataset] | None = None
     hub: HubDataset | None = None
 
 
@@ -71,6 +73,7 @@ DATASETS = {
     "cifar10": DatasetInfo((3, 32, 32), CIFAR10_CLASSES, lambda split, at: cifar10(split, locate(CIFAR10, at))),
     "mnist": DatasetInfo((1, 32, 32), DIGIT_CLASSES, lambda split, at: mnist(split, locate(MNIST, at))),
     "digits": DatasetInfo((1, 8, 8), DIGIT_CLASSES, lambda split, at: digits(split)),
+    "shadow_hand": DatasetInfo(WINDOW_SHAPE, (), hand_windows),
     "celeba64": DatasetInfo((3, 64, 64), hub=CELEBA),
     "imagenet64": DatasetInfo((3, 64, 64), hub=IMAGENET),
     "imagenet128": DatasetInfo((3, 128, 128), hub=IMAGENET),
@@ -122,7 +125,8 @@ def load_dataset(
     """One split as uint8 tensors, fetched when it is in neither `folder` nor the cache.
 
     cifar10 is [N, 3, 32, 32]; mnist is padded from 28 to 32 pixels, [N, 1, 32, 32]; digits are scikit-learn's
-    1,797 handwritten digits, [N, 1, 8, 8], split 1,497 to 300. celeba64, imagenet64, imagenet128 and
+    1,797 handwritten digits, [N, 1, 8, 8], split 1,497 to 300; shadow_hand is windows of a robot hand's trajectories,
+    [N, 1, 3, 44] (`models/data_trajectories.py`). celeba64, imagenet64, imagenet128 and
     imagenet224 are cropped to their middle, resized, and mapped from the cache; so are cifar100 and svhn, whose
     images have their size already, and those of `textures` (Describable Textures) and `folder`, for which alone `side`
     and `channels` (3 unless given) count.

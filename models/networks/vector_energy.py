@@ -7,11 +7,13 @@ from models.networks.energy import make_activation
 
 
 class VectorEnergy(nn.Module):
-    """Linear maps with an activation between them: [B, D] (and y [B]) -> [B].
+    """Linear maps with an activation between them: [B, D], or [B, ...] laid flat (and y [B]) -> [B].
 
     Args:
         size: D.
         widths: of the hidden layers.
+        scale: what x is multiplied by first: where data is small beside 1, an energy begins as a plane, and is slow to
+            learn a curvature.
         classes: of the labels that it reads; each has its own input bias and gain in every hidden layer, as IGEBM's
             convolutions have (arXiv 1903.08689). 0 is an energy of x alone.
     """
@@ -21,12 +23,13 @@ class VectorEnergy(nn.Module):
         size: int,
         widths: list[int],
         classes: int = 0,
+        scale: float = 1.0,
         activation: str = "silu",
         slope: float = 0.2,
         smoothing: float = 0.01,
     ) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.scale = classes, scale
         self.activation = make_activation(activation, slope, smoothing)
         layers, inputs = [], size
         for width in widths:
@@ -37,6 +40,7 @@ class VectorEnergy(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(x, labels, self.classes)
+        x = self.scale * x.flatten(1)
         for layer in self.layers:
             x = self.activation(layer(x, labels))
         energy: Tensor = self.head(x)
