@@ -7,7 +7,7 @@ taken from the sign of its result. Other networks go through autograd, on weight
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,23 @@ Energy = Callable[[Tensor], Tensor]
 """[B, ...] -> [B]: one scalar a chain."""
 Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 """x [B, ...] -> (U(x) [B] in float32, dU/dx in x's dtype), both without a graph."""
+
+
+P = TypeVar("P", bound=Callable[[Tensor], object])
+
+
+@runtime_checkable
+class PerChain(Protocol):
+    """An energy, or a gradient, that holds something for each chain, such as its label."""
+
+    def rows(self, index: slice | Tensor) -> "PerChain":
+        """The same for the chains that `index` (a slice, or int64 [N]) picks, in its order."""
+        ...
+
+
+def rows_of(part: P, index: slice | Tensor) -> P:
+    """An energy or a gradient for some of its chains: itself, unless it holds something for each of them."""
+    return part.rows(index) if isinstance(part, PerChain) else part
 
 
 @runtime_checkable
@@ -66,7 +83,7 @@ def freeze(energy: nn.Module, precision: Precision) -> Gradient:
 
 
 class FrozenAutograd:
-    """Any network, with its weights computed and cast once."""
+    """Any network, with its weights computed and cast once; it may read labels beside x."""
 
     def __init__(self, energy: nn.Module, precision: Precision) -> None:
         self._dtype = DTYPES[precision]
@@ -75,9 +92,9 @@ class FrozenAutograd:
         if foreign or not is_plain(energy):
             self._energy = plain_copy(energy).requires_grad_(False).to(self._dtype)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():  # undoes a caller's no_grad; nothing undoes inference_mode
             inputs = x.detach().to(self._dtype).requires_grad_(True)
-            u = self._energy(inputs).float()
+            u = self._energy(inputs, *labels).float()
             (grad,) = torch.autograd.grad(u.sum(), inputs)
         return u.detach(), grad.to(x.dtype)

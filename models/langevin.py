@@ -9,6 +9,7 @@ step_size^2 / (2 T) * grad U. Step and conventions follow EBM Life Cycle (arXiv 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from models.chain_threads import chain_threads, shares
 from models.composed import EnergySum
 from models.config import Frozen
-from models.gradients import Energy, Gradient, energy_gradient, gradient_of
+from models.gradients import Energy, Gradient, energy_gradient, gradient_of, rows_of
 from models.noise import UNSEEDED, DivisibleNoise, Noise
 from models.precision import Precision
 from models.settling import EnergyWatch
@@ -65,8 +66,6 @@ class ChainInfo(NamedTuple):
     num_steps: Tensor
 
 
-Step = Callable[..., tuple[Tensor, LangevinInfo]]
-"""`langevin_transition` of one energy: called with the states and `randn_like`."""
 Callback = Callable[[int, Tensor, LangevinInfo], None]
 """Called after each step with its index (from 0), the new state [B, ...] and the step's info."""
 
@@ -118,14 +117,14 @@ def run_langevin(
     """`config.num_steps` steps from x [B, ...], or fewer for chains that settle, when the configuration lets them.
 
     With divisible noise on a CPU, and without `callback` and `num_steps`, chains of images [B, C, H, W] run apart:
-    `energy` is then called from several threads, each with some of the chains.
+    `energy` is then called from several threads, each with some of the chains. What an energy holds for each chain
+    follows its chain (`models.gradients.rows_of`).
 
     Args:
         num_steps: int64 [B], each chain's own number of steps instead of the common one. A chain that has run its
             steps, or settled, leaves the batch and stands still in what `callback` sees.
     """
-    step_on = partial(langevin_transition, gradient_of(energy, config.precision))
-    step_on = partial(step_on, step_size=config.step_size, drift_rate=config.drift_rate)
+    step_on = _Step(gradient_of(energy, config.precision), config)
     x = x.contiguous()
     if num_steps is not None:
         if num_steps.shape != (len(x),) or int(num_steps.min()) < 0:
@@ -139,9 +138,26 @@ def run_langevin(
     noises = randn_like.divide(parts)
     if parts == whole:
         return _run(step_on, x, config, noises[0], callback)
-    runs = [partial(_run, step_on, x[part], config, noise) for part, noise in zip(parts, noises, strict=True)]
+    runs = [
+        partial(_run, step_on.rows(part), x[part], config, noise) for part, noise in zip(parts, noises, strict=True)
+    ]
     states, infos = zip(*threads.map(lambda run: run(), runs), strict=True)
     return torch.cat(states), ChainInfo(*map(torch.cat, zip(*infos, strict=True)))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """`langevin_transition` of one energy."""
+
+    gradient: Gradient
+    config: LangevinConfig
+
+    def __call__(self, x: Tensor, randn_like: Noise) -> tuple[Tensor, LangevinInfo]:
+        return langevin_transition(self.gradient, x, self.config.step_size, self.config.drift_rate, randn_like)
+
+    def rows(self, index: slice | Tensor) -> "_Step":
+        """The step of these chains alone."""
+        return replace(self, gradient=rows_of(self.gradient, index))
 
 
 def _apart(chains: int, pixels: int, cores: int) -> list[slice]:
@@ -153,7 +169,7 @@ def _apart(chains: int, pixels: int, cores: int) -> list[slice]:
 
 
 def _run(
-    step_on: Step, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None = None
+    step_on: _Step, x: Tensor, config: LangevinConfig, randn_like: Noise, callback: Callback | None = None
 ) -> tuple[Tensor, ChainInfo]:
     counts = torch.full((len(x),), config.num_steps, device=x.device)
     if config.settle is not None:
@@ -169,7 +185,7 @@ def _run(
 
 
 def _run_as_needed(
-    step_on: Step, x: Tensor, num_steps: Tensor, settle: float | None, randn_like: Noise, callback: Callback | None
+    step_on: _Step, x: Tensor, num_steps: Tensor, settle: float | None, randn_like: Noise, callback: Callback | None
 ) -> tuple[Tensor, ChainInfo]:
     """Noise is drawn for all chains at every step, so that one's noise does not depend on who has left."""
     state, left = x.detach().clone(), num_steps.clone()
@@ -180,11 +196,11 @@ def _run_as_needed(
         if step in leaving:
             moving = left > step
             rows = _rows(moving)
-            kept = moving[rows]
+            kept, step_of_rows = moving[rows], step_on.rows(rows)
         if not len(rows):
             break
         noise = randn_like(state)
-        moved, info = step_on(state[rows], randn_like=lambda _, noise=noise, rows=rows: noise[rows])
+        moved, info = step_of_rows(state[rows], _drawn(noise[rows]))
         going, info = rows[kept], LangevinInfo(info.energy[kept], info.drift_norm[kept])
         state = state.index_copy(0, going, moved[kept])
         last_energy = last_energy.index_copy(0, going, info.energy.to(last_energy.dtype))
@@ -195,6 +211,10 @@ def _run_as_needed(
             left = torch.where(settled, left.clamp(max=step + 1), left)
             leaving.add(step + 1)
     return state, ChainInfo(last_energy, drift_sum / left.clamp(min=1), left)
+
+
+def _drawn(noise: Tensor) -> Noise:
+    return lambda _: noise
 
 
 def _rows(moving: Tensor) -> Tensor:

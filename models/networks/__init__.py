@@ -10,6 +10,8 @@ from models.networks.biggan_energy import BigGANEnergy
 from models.networks.classifier import CompactResNet
 from models.networks.energy import LightEnergy, SNGANEnergy32, SNGANEnergy64, SNGANEnergy128
 from models.networks.generator import SNGANGenerator, SNGANGenerator32, SNGANGenerator64, SNGANGenerator128
+from models.networks.residual_energy import ResidualEnergy
+from models.networks.vector_energy import VectorEnergy
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "light": LightEnergy,
@@ -17,6 +19,8 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "sngan64": SNGANEnergy64,
     "sngan128": SNGANEnergy128,
     "biggan": BigGANEnergy,
+    "residual": ResidualEnergy,
+    "vector": VectorEnergy,
     "sngan_generator": SNGANGenerator,
     "sngan_generator32": SNGANGenerator32,
     "sngan_generator64": SNGANGenerator64,
