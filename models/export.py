@@ -53,9 +53,9 @@ class ForeignClassifier(Frozen):
 
 
 def default_presets(sampler: LangevinConfig) -> Presets:
-    """Two, eight and sixteen training runs long, with the training sampler's step."""
+    """Two, eight and sixteen training runs long, with the training sampler's step, which nothing clamps here."""
     lengths = {"fast": (2, 4), "balanced": (8, 4), "strong": (16, 8)}
-    step = sampler.model_dump(exclude={"num_steps"})
+    step = sampler.model_dump(exclude={"num_steps", "gradient_clamp", "box"})
     presets = {
         name: Preset(num_steps=runs * sampler.num_steps, replicates=replicates, **step)
         for name, (runs, replicates) in lengths.items()

@@ -37,6 +37,10 @@ class LangevinConfig(Frozen):
 
     `settle` lets a chain stop before `num_steps`, when its energy has not fallen by so many standard errors
     (`models/settling.py`).
+
+    Args:
+        gradient_clamp: largest element of the gradient that a step follows, either way; None is no limit.
+        box: every element of a state is put back into [-box, box] after each step; None lets chains go where they go.
     """
 
     num_steps: int = Field(ge=0)
@@ -44,6 +48,9 @@ class LangevinConfig(Frozen):
     temperature: float = Field(gt=0)
     precision: Precision = "float32"
     settle: float | None = Field(default=None, gt=0)
+    # Left out of what is written where there is none: results and runs from before still compare as equal.
+    gradient_clamp: float | None = Field(default=None, gt=0, exclude_if=lambda value: value is None)
+    box: float | None = Field(default=None, gt=0, exclude_if=lambda value: value is None)
 
     @property
     def drift_rate(self) -> float:
@@ -83,12 +90,12 @@ def add_energies(terms: Sequence[tuple[Energy, float]], tau: float | None = None
 def langevin_step(
     energy: Energy, x: Tensor, config: LangevinConfig, randn_like: Noise = UNSEEDED
 ) -> tuple[Tensor, LangevinInfo]:
-    """x <- x - step_size^2 / (2 T) * dU/dx + step_size * z,  z ~ N(0, I); x is [B, ...].
+    """x <- x - step_size^2 / (2 T) * dU/dx + step_size * z,  z ~ N(0, I), then into the box; x is [B, ...].
 
     The result carries no gradient: differentiating through a chain is a deliberate act, done elsewhere.
     """
     gradient = partial(energy_gradient, energy, precision=config.precision)
-    return langevin_transition(gradient, x, config.step_size, config.drift_rate, randn_like)
+    return _Step(gradient, config)(x, randn_like)
 
 
 def langevin_transition(
@@ -97,13 +104,25 @@ def langevin_transition(
     step_size: float | Tensor,
     drift_rate: float | Tensor,
     randn_like: Noise = UNSEEDED,
+    gradient_clamp: float | None = None,
+    box: float | None = None,
 ) -> tuple[Tensor, LangevinInfo]:
     """The same step; `step_size` and `drift_rate` may be [B, 1, ...], for chains of different settings in one batch."""
     u, grad = gradient(x)
     x = x.detach()
-    drift = -drift_rate * grad
+    drift = drift_of(grad, drift_rate, gradient_clamp)
     info = LangevinInfo(u, drift.flatten(1).norm(dim=1))
-    return x + drift + step_size * randn_like(x), info
+    return boxed(x + drift + step_size * randn_like(x), box), info
+
+
+def drift_of(gradient: Tensor, drift_rate: float | Tensor, gradient_clamp: float | None) -> Tensor:
+    """What a step adds besides noise, from dU/dx [B, ...]."""
+    return -drift_rate * (gradient if gradient_clamp is None else gradient.clamp(-gradient_clamp, gradient_clamp))
+
+
+def boxed(x: Tensor, box: float | None) -> Tensor:
+    """Each element of x at the nearest place in [-box, box]; None leaves x as it is."""
+    return x if box is None else x.clamp(-box, box)
 
 
 def run_langevin(
@@ -153,7 +172,9 @@ class _Step:
     config: LangevinConfig
 
     def __call__(self, x: Tensor, randn_like: Noise) -> tuple[Tensor, LangevinInfo]:
-        return langevin_transition(self.gradient, x, self.config.step_size, self.config.drift_rate, randn_like)
+        config = self.config
+        limits = {"gradient_clamp": config.gradient_clamp, "box": config.box}
+        return langevin_transition(self.gradient, x, config.step_size, config.drift_rate, randn_like, **limits)
 
     def rows(self, index: slice | Tensor) -> "_Step":
         """The step of these chains alone."""

@@ -7,7 +7,8 @@
 | attacks and adapters       | float, [0, 1]      |
 | inside a classifier        | normalised per channel |
 
-Budgets are written in 1/255 units and converted here. Chains are never clamped: only `to_uint8` rounds and clips.
+Budgets are written in 1/255 units and converted here. Chains are never clamped, unless a recipe asks for a box: only
+`to_uint8` rounds and clips.
 """
 
 from typing import Annotated

@@ -6,7 +6,7 @@ The service, the adversary and the command line all hold this one object, so tha
 from collections.abc import Iterator
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +19,15 @@ class Preset(LangevinConfig):
     """How a request is answered: the chain, and how many replicates of it are averaged."""
 
     replicates: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _chains_are_free(self) -> "Preset":
+        if self.gradient_clamp is not None or self.box is not None:
+            raise ValueError(
+                "the chains of a defence are not clamped, got "
+                f"gradient_clamp {self.gradient_clamp} and box {self.box}: those belong to a training's sampler"
+            )
+        return self
 
 
 # The fastest size on CPU cores: larger batches leave the cache.
