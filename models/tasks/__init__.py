@@ -1,0 +1,1 @@
+"""What else an energy does besides purifying: restoration."""
