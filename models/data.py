@@ -77,6 +77,7 @@ class DataSection(Frozen):
         folder: a local copy: the dataset's own files, or image files or parquet files for the larger ones.
         side, channels: what the images of `folder` become, in pixels; channels 3 unless given.
         streaming: decode images as training reads them, rather than once into the cache.
+        classes: learn from the images of these labels alone; the labels keep their numbers.
     """
 
     name: Literal["cifar10", "mnist", "digits", "celeba64", "imagenet64", "imagenet128", "imagenet224", "folder"]
@@ -84,6 +85,7 @@ class DataSection(Frozen):
     side: int | None = Field(default=None, ge=1)
     channels: Literal[1, 3] | None = None
     streaming: bool = Field(default=False, exclude_if=lambda value: not value)  # runs from before it still resume
+    classes: tuple[int, ...] | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "DataSection":
@@ -95,6 +97,8 @@ class DataSection(Frozen):
             raise ValueError(f"{self.name} is {info.shape}; side and channels are keys of name 'folder'")
         if self.streaming and info.small is not None:
             raise ValueError(f"streaming: {self.name} is small and kept in memory")
+        if self.classes is not None and self.streaming:
+            raise ValueError(f"classes {self.classes}: streams have no labels to choose by; leave out streaming")
         return self
 
     @property
@@ -126,7 +130,8 @@ def load_dataset(
 def open_training_set(data: DataSection) -> TrainingSet:
     """What a recipe trains an energy on."""
     if not data.streaming:
-        return load_dataset(data.name, "train", data.folder, data.side, data.channels)
+        whole = load_dataset(data.name, "train", data.folder, data.side, data.channels)
+        return whole if data.classes is None else whole.of_classes(data.classes)
     channels, side, _ = data.shape
     source = _source(data.name, "train", data.folder)
     if isinstance(source, ImageFolder):
