@@ -10,10 +10,12 @@ from models.training.distributed import ALONE, ShardedRows, World
 
 
 class Fresh(NamedTuple):
-    """Where chains start: images [B, C, H, W] in [-1, 1], and the latents [B, Z] that a generator made them from."""
+    """Where chains start: images [B, C, H, W] in [-1, 1], the latents [B, Z] that a generator made them from, and the
+    labels [B] of a conditional energy's chains."""
 
     images: Tensor
     latents: Tensor | None = None
+    labels: Tensor | None = None
 
 
 Source = Callable[[int], Fresh]
@@ -23,16 +25,20 @@ FILLED_AT_ONCE = 128
 
 
 class PersistentBank:
-    """N chains that learning keeps running: each has a slot, a state, an age (updates since it restarted) and, with a
-    generator, the latent that it started from.
+    """N chains that learning keeps running: each has a slot, a state, an age (updates since it restarted), with a
+    generator the latent that it started from, and with a conditional energy the label that it samples.
 
-    A drawn chain returns to its own slot, so every slot is one Markov sequence, restarted now and then. States and
-    latents are shared out to the processes that train together; ages are with each of them.
+    A drawn chain returns to its own slot, so every slot is one Markov sequence, restarted now and then. A replay buffer
+    (IGEBM, arXiv 1903.08689) appends what it drew and drops its oldest states instead: some chains then go on twice and
+    others never, which bounds how stale a state is and makes copies of chains that did not mix. Chains live as long in
+    both, geometrically by the chance to restart.
+
+    States and latents are shared out to the processes that train together; ages and labels are with each of them.
     """
 
-    def __init__(self, states: ShardedRows, latents: ShardedRows | None = None) -> None:
+    def __init__(self, states: ShardedRows, latents: ShardedRows | None = None, labels: Tensor | None = None) -> None:
         """The first positions, of age 0."""
-        self.states, self.latents = states, latents
+        self.states, self.latents, self.labels = states, latents, labels
         self.ages = torch.zeros(len(states), dtype=torch.int64, device=states.held.device)
 
     def __len__(self) -> int:
@@ -41,15 +47,20 @@ class PersistentBank:
     @classmethod
     def filled(cls, source: Source, size: int, dtype: torch.dtype, world: World = ALONE) -> "PersistentBank":
         """A bank of `size` new starts, of which a process keeps its share only."""
-        share, kept, first = world.share(size), [], 0
+        share, kept, labels, first = world.share(size), [], [], 0
         while first < size:
             fresh = source(min(FILLED_AT_ONCE, size - first))
             own = slice(max(share.start - first, 0), max(share.stop - first, 0))
             kept.append(Fresh(fresh.images[own].to(dtype), None if fresh.latents is None else fresh.latents[own]))
+            labels += [] if fresh.labels is None else [fresh.labels]
             first += len(fresh.images)
         latents = [fresh.latents for fresh in kept if fresh.latents is not None]
         states = ShardedRows(torch.cat([fresh.images for fresh in kept]), size, world)
-        return cls(states, ShardedRows(torch.cat(latents), size, world) if latents else None)
+        return cls(
+            states,
+            ShardedRows(torch.cat(latents), size, world) if latents else None,
+            torch.cat(labels) if labels else None,
+        )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """int64 [count] distinct slots, uniformly."""
@@ -65,9 +76,12 @@ class PersistentBank:
     def starts(self, slots: Tensor, fresh: Fresh, restarted: Tensor) -> Fresh:
         """Each slot's chain, or where `restarted` the next fresh one; there are as many of these."""
         images = _choose(restarted, fresh.images, self.states.read(slots))
-        if self.latents is None or fresh.latents is None:
-            return Fresh(images)
-        return Fresh(images, _choose(restarted, fresh.latents, self.latents.read(slots)))
+        latents = labels = None
+        if self.latents is not None and fresh.latents is not None:
+            latents = _choose(restarted, fresh.latents, self.latents.read(slots))
+        if self.labels is not None and fresh.labels is not None:
+            labels = _choose(restarted, fresh.labels, self.labels[slots])
+        return Fresh(images, latents, labels)
 
     def put(self, slots: Tensor, chains: Fresh, restarted: Tensor) -> None:
         """Return chains to their own slots, one update older, or of age 1 where they restarted."""
@@ -78,21 +92,24 @@ class PersistentBank:
         self.states.write(slots, chains.images)
         if self.latents is not None and chains.latents is not None:
             self.latents.write(slots, chains.latents)
+        if self.labels is not None and chains.labels is not None:
+            self.labels[slots] = chains.labels
         self.ages[slots] = ages
 
     def state_dict(self) -> dict[str, Any]:
-        """States, latents and ages of all processes, for a checkpoint; each of them must call it."""
+        """States, latents, labels and ages of all processes, for a checkpoint; each of them must call it."""
         latents = None if self.latents is None else self.latents.whole()
-        return {"states": self.states.whole(), "latents": latents, "ages": self.ages}
+        return {"states": self.states.whole(), "latents": latents, "labels": self.labels, "ages": self.ages}
 
     @classmethod
     def restored(
         cls, state: dict[str, Any], device: torch.device, dtype: torch.dtype, world: World = ALONE
     ) -> "PersistentBank":
         """Undo `state_dict`, with any number of processes."""
-        latents = state.get("latents")
+        latents, labels = state.get("latents"), state.get("labels")
         held = None if latents is None else ShardedRows.of(latents, device, latents.dtype, world)
-        bank = cls(ShardedRows.of(state["states"], device, dtype, world), held)
+        labels = None if labels is None else labels.to(device, copy=True)
+        bank = cls(ShardedRows.of(state["states"], device, dtype, world), held, labels)
         bank.ages = state["ages"].to(device, copy=True)
         return bank
 

@@ -30,6 +30,7 @@ from models.langevin import LangevinConfig
 from models.manifest import ClassifierEntry, ImageShape, Manifest, NetworkEntry, PartRecord, TrainingRecord
 from models.model_card import render_model_card
 from models.networks import build_network, load_weights
+from models.networks.conditioning import classes_of
 from models.pixels import Normalisation
 from models.purifier import Preset
 from models.training.recipe import EnergyRecipe
@@ -85,6 +86,8 @@ def export_bundle(
     state, recipe = load_trained(energy_checkpoint, "energy")
     if recipe.get("prior"):
         raise CheckpointError(f"{energy_checkpoint} is f beside a prior; a bundle holds an energy that stands alone")
+    if classes_of(build_network(recipe["network"]["name"], recipe["network"]["arguments"])):
+        raise CheckpointError(f"{energy_checkpoint} is an energy of images with labels; a bundle's reads images alone")
     data, regime = DataSection(**recipe["data"]), EnergyRecipe(**recipe).regime.capitalize()
     files = {ENERGY_WEIGHTS: save_safetensors(_contiguous(state["average"]))}
     classifier_record = None

@@ -40,6 +40,11 @@ def dequantise(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return from_uint8(pixels) + LEVEL_WIDTH * noise
 
 
+def dequantise_within(pixels: Tensor, uniform: Tensor) -> Tensor:
+    """uint8 pixel p and u in [0, 1), of the same shape, to (p + u) / 128 - 1 in [-1, 1): IGEBM's (arXiv 1903.08689)."""
+    return (pixels.float() + uniform) / 128.0 - 1.0
+
+
 def to_uint8(images: Tensor) -> Tensor:
     """Float [-1, 1] of any shape to uint8, clipped and rounded to the nearest level."""
     return ((images.float().clamp(-1.0, 1.0) + 1.0) * (LEVELS / 2.0)).round().to(torch.uint8)

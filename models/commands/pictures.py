@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,45 +18,49 @@ from models.gradients import Energy
 from models.image_files import read_image, write_png
 from models.langevin import LangevinConfig, run_langevin
 from models.networks import build_network
+from models.networks.conditioning import classes_of
 from models.noise import SeededNoise
 from models.pixels import distance_l2, distance_linf, from_uint8, to_uint8
 from models.training.build import build_parts
 from models.training.diagnostics import save_grid
 from models.training.distributed import ALONE
 from models.training.energy_loop import potential
+from models.training.initialisers import noise_source
 from models.training.page_pictures import generated
 from models.training.recipe import EnergyRecipe
 from models.training.run import load_trained
 
+MOST_COLUMNS = 16
+"""Classes that a picture has columns for."""
 ZOO = Path(__file__).parents[1] / "zoo"
 
 
 def sample(options: argparse.Namespace) -> None:
     """Chains as a picture: of a bundle, from noise or test images; of a checkpoint, beside its generator's images."""
     device = resolve_device(options.device)
-    of_generator = options.start == "generator"
-    if of_generator == options.source.is_dir():
+    of_bundle = options.source.is_dir()
+    if options.start == ("generator" if of_bundle else "data"):
         raise ConfigError(
-            f"--start {options.start}: {options.source} is {'a folder' if of_generator else 'not a folder'}; "
-            "expected a bundle for noise and data, a run's checkpoint.pt for generator"
+            f"--start {options.start}: {options.source} is {'a folder' if of_bundle else 'not a folder'}; "
+            "expected a bundle for noise and data, a run's checkpoint.pt for generator and noise"
         )
     generator = torch.Generator(device).manual_seed(options.seed)
-    starts, energy, sampler = (_from_checkpoint if of_generator else _from_bundle)(options, generator)
+    starts, energy, sampler, columns = (_from_bundle if of_bundle else _from_checkpoint)(options, generator)
     sampler = sampler.model_copy(update={"num_steps": options.steps, "settle": None})
     with progress_bar("langevin steps", options.steps) as progress:
         task = progress.task_ids[0]
         noise = SeededNoise(generator)
         states, _ = run_langevin(energy, starts, sampler, randn_like=noise, callback=lambda *_: progress.advance(task))
-    if of_generator:
+    if options.start == "generator":
         save_grid(starts, options.out, beside=states)
     else:
-        save_grid(states, options.out)
+        save_grid(states, options.out, columns)
     console.print(f"{options.out}: {options.count} chains of {options.steps} steps from {options.start}")
 
 
 def sample_arguments(parser: argparse.ArgumentParser) -> None:
     """What `sample` reads, but for the device."""
-    parser.add_argument("source", type=Path, help="a bundle's folder, or a run's checkpoint.pt for --start generator")
+    parser.add_argument("source", type=Path, help="a bundle's folder, or a run's checkpoint.pt")
     parser.add_argument("--start", choices=("noise", "data", "generator"), default="data")
     parser.add_argument("--steps", type=positive_int, default=500)
     parser.add_argument("--count", type=positive_int, default=32)
@@ -63,7 +68,14 @@ def sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("samples.png"))
 
 
-def _from_bundle(options: argparse.Namespace, generator: torch.Generator) -> tuple[Tensor, Energy, LangevinConfig]:
+class _Chains(NamedTuple):
+    starts: Tensor
+    energy: Energy
+    sampler: LangevinConfig
+    columns: int = 8
+
+
+def _from_bundle(options: argparse.Namespace, generator: torch.Generator) -> _Chains:
     bundle = load_bundle(options.source, generator.device)
     image = bundle.manifest.image
     if options.start == "noise":
@@ -71,11 +83,11 @@ def _from_bundle(options: argparse.Namespace, generator: torch.Generator) -> tup
         starts = SeededNoise(generator)(empty)
     else:
         starts = take_images(bundle.manifest, None, None, 0, options.count, generator.device).images
-    return starts, bundle.defence.energy, bundle.defence.preset
+    return _Chains(starts, bundle.defence.energy, bundle.defence.preset)
 
 
-def _from_checkpoint(options: argparse.Namespace, generator: torch.Generator) -> tuple[Tensor, Energy, LangevinConfig]:
-    """The averaged networks, and the potential that the run's chains follow."""
+def _from_checkpoint(options: argparse.Namespace, generator: torch.Generator) -> _Chains:
+    """The averaged networks, and the potential that the run's chains follow; a column a class, where they are few."""
     state, table = load_trained(options.source, "energy")
     recipe = validate(EnergyRecipe, table, str(options.source))
     network = build_network(recipe.network.name, recipe.network.arguments)
@@ -84,11 +96,16 @@ def _from_checkpoint(options: argparse.Namespace, generator: torch.Generator) ->
     training.load_state_dict(state)
     network.load_state_dict(state["average"])
     network.eval().requires_grad_(False)
+    classes = classes_of(network)
+    labels = torch.arange(options.count, device=generator.device) % classes if classes else None
+    energy, sampler = potential(recipe, parts, max(0, training.update - recipe.warm_start.updates), labels)
+    if options.start == "noise":
+        starts = noise_source(recipe.data.shape, generator)(options.count).images
+        return _Chains(starts, energy, sampler, classes if 0 < classes <= MOST_COLUMNS else 8)
     maker = training.generator.average.network if training.generator else parts.starter
     if maker is None:
         raise CheckpointError(f"{options.source}: chains start from {recipe.initialiser.kind}, there is no generator")
-    energy, sampler = potential(recipe, parts, max(0, training.update - recipe.warm_start.updates))
-    return generated(maker, options.count, generator), energy, sampler
+    return _Chains(generated(maker, options.count, generator), energy, sampler)
 
 
 def purify(options: argparse.Namespace) -> None:

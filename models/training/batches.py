@@ -1,12 +1,16 @@
 """The streams of data that a training reads: one for each purpose, so that none depends on how far another one is."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from models.banks import Fresh
-from models.data import Batches, BatchPlan, TrainingSet
+from models.data import Batches, BatchPlan, ImageDataset, TrainingSet
+from models.data_batches import drawn_batches
+from models.errors import DataError
 from models.pixels import from_uint8
 from models.training.distributed import ALONE, World
 
@@ -34,6 +38,19 @@ class DataStreams:
         """This process's parts of batches of `count` images, from where a checkpoint left the stream."""
         return self._resumed(purpose, self._new(purpose, count))
 
+    def labels(self, purpose: Purpose, count: int) -> Iterator[Tensor]:
+        """int64: the labels of the images that `batches(purpose, count)`, which must be open, gives from now on."""
+        data = self._labelled()
+        plan = replace(self._plan(purpose, count), flip=False)
+        stream = drawn_batches(data.labels.__getitem__, len(data), plan, in_memory=True)
+        stream.load_state_dict(self._opened[purpose].state_dict())
+        return stream
+
+    @property
+    def all_labels(self) -> Tensor:
+        """int64 [N]: every image's label."""
+        return self._labelled().labels
+
     def starts(self, purpose: Purpose, count: int, device: torch.device) -> "DataStarts":
         """Single images from batches of `count`, from where a checkpoint left the stream."""
         return self._resumed(purpose, DataStarts(self._new(purpose, count), count, device, self._world))
@@ -52,8 +69,16 @@ class DataStreams:
         return stream
 
     def _new(self, purpose: Purpose, count: int) -> Batches:
+        return self._data.batches(self._plan(purpose, count))
+
+    def _plan(self, purpose: Purpose, count: int) -> BatchPlan:
         seed = len(PURPOSES) * self._seed + PURPOSES.index(purpose)
-        return self._data.batches(BatchPlan(count, seed, self._flip, self._world.rank, self._world.size))
+        return BatchPlan(count, seed, self._flip, self._world.rank, self._world.size)
+
+    def _labelled(self) -> ImageDataset:
+        if not isinstance(self._data, ImageDataset):
+            raise DataError(f"{self._data.name} is streamed, and streams have no labels")
+        return self._data
 
 
 class DataStarts:

@@ -10,6 +10,7 @@ from models.banks import PersistentBank, Source
 from models.data import TrainingSet
 from models.errors import CheckpointError
 from models.networks import build_network, load_weights
+from models.networks.conditioning import classes_of
 from models.precision import DTYPES
 from models.training.average import WeightAverage
 from models.training.batches import DataStreams, Purpose
@@ -23,6 +24,7 @@ from models.training.initialisers import (
     Initialiser,
     PersistentChains,
     generator_source,
+    labelled_source,
     noise_source,
 )
 from models.training.recipe import EnergyRecipe
@@ -112,7 +114,11 @@ def begin_chains(recipe: EnergyRecipe, parts: EnergyParts) -> Initialiser:
 def _source(recipe: EnergyRecipe, parts: EnergyParts, purpose: Purpose) -> Source:
     training = parts.training
     if isinstance(recipe.initialiser, FromNoise):
-        return noise_source(training.data.shape, training.chain_generator)
+        source = noise_source(training.data.shape, training.chain_generator)
+        if classes_of(training.network):
+            labels = training.data.all_labels.to(training.device)
+            source = labelled_source(source, labels, training.chain_generator)
+        return source
     if isinstance(recipe.initialiser, FromData):
         return training.data.starts(purpose, recipe.learning.batch_size, training.device)
     assert parts.starter is not None

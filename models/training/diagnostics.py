@@ -74,8 +74,12 @@ def scaled(lines: Sequence[dict[str, float]]) -> tuple[Series, Series]:
     return d, (drift - drift.mean()) / max(float(drift.std()), 1e-12)
 
 
-def plot_diagnostics(metrics: Sequence[dict[str, float]], temperature: float, path: Path) -> None:
-    """Traces, auto- and cross-correlations of energy gap and drift length over the last 5,000 updates, as PNG."""
+def plot_diagnostics(metrics: Sequence[dict[str, float]], unit: float, path: Path) -> None:
+    """Traces, auto- and cross-correlations of energy gap and drift length over the last 5,000 updates, as PNG.
+
+    Args:
+        unit: what the logged energies are divided by.
+    """
     lines = [line for line in metrics if "energy_gap" in line][-WINDOW:]
     if len(lines) <= 2 * MAX_LAG:
         return
@@ -94,7 +98,7 @@ def plot_diagnostics(metrics: Sequence[dict[str, float]], temperature: float, pa
     axes = figure.subplots(2, 3)
     axes[0, 0].plot(updates, gap, linewidth=0.6)
     axes[0, 0].axhline(0.0, color="black", linewidth=0.8)
-    axes[0, 0].set_title(f"energy gap / T (T = {temperature:g}), mean {gap.mean():.3g}")
+    axes[0, 0].set_title(f"energy gap / {unit:g}, mean {gap.mean():.3g}")
     axes[1, 0].plot(updates, drift, linewidth=0.6, color="tab:orange")
     axes[1, 0].set_title(f"mean drift length, {drift.mean():.3g}")
     panels = (
@@ -107,7 +111,7 @@ def plot_diagnostics(metrics: Sequence[dict[str, float]], temperature: float, pa
         axis.axhline(0.0, color="black", linewidth=0.8)
         axis.set_title(title)
     axes[1, 2].hist(gap, bins=40)
-    axes[1, 2].set_title("distribution of the energy gap / T")
+    axes[1, 2].set_title("distribution of the energy gap")
     for axis in axes[:, 0]:
         axis.set_xlabel("update")
     figure.savefig(path, dpi=100)

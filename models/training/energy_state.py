@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.data import Batches
 from models.errors import CheckpointError
 from models.noise import SeededNoise
-from models.pixels import from_uint8
+from models.pixels import dequantise_within, from_uint8
 from models.training.average import WeightAverage
 from models.training.batches import DataStreams
 from models.training.distributed import ALONE, NoiseOfShare, World
@@ -29,7 +29,7 @@ class EnergyTraining:
 
     network: nn.Module
     average: WeightAverage
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Adam
     data: DataStreams
     chain_generator: torch.Generator
     world: World = ALONE
@@ -46,12 +46,17 @@ class EnergyTraining:
         """Where chains and networks live."""
         return self.chain_generator.device
 
-    def images(self, batches: Batches, count: int, noise: float = 0.0) -> Iterator[Tensor]:
+    def images(self, batches: Batches, count: int, noise: float = 0.0, dequantised: bool = False) -> Iterator[Tensor]:
         """This process's parts of batches [count, C, H, W] in [-1, 1], with Gaussian noise of standard deviation
-        `noise`."""
+        `noise`; dequantised, they are uniform within their levels."""
         randn_like = NoiseOfShare(SeededNoise(self.chain_generator), count, self.world)
         for batch in batches:
-            images = from_uint8(batch.to(self.device))
+            pixels = batch.to(self.device)
+            if dequantised:
+                uniform = torch.rand(count, *pixels.shape[1:], generator=self.chain_generator, device=self.device)
+                images = dequantise_within(pixels, uniform[self.world.share(count)])
+            else:
+                images = from_uint8(pixels)
             yield images + noise * randn_like(images) if noise else images
 
     def state_dict(self) -> dict[str, Any]:

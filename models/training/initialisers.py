@@ -29,7 +29,7 @@ class Initialiser(Protocol):
         ...
 
     def finish(self, chains: Chains, ends: Tensor) -> tuple[Fresh, dict[str, float]]:
-        """The negatives [B, C, H, W], with the latents that started them, and what to log; keeps what persists."""
+        """The negatives [B, C, H, W], with their latents and labels, and what to log; keeps what persists."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class FreshChains:
 
     def finish(self, chains: Chains, ends: Tensor) -> tuple[Fresh, dict[str, float]]:
         """See `Initialiser`."""
-        return Fresh(ends, chains.starts.latents), {}
+        return chains.starts._replace(images=ends), {}
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing persists."""
@@ -89,7 +89,7 @@ class PersistentChains:
 
     def finish(self, chains: Chains, ends: Tensor) -> tuple[Fresh, dict[str, float]]:
         """See `Initialiser`."""
-        negatives = Fresh(ends, chains.starts.latents)
+        negatives = chains.starts._replace(images=ends)
         self.bank.put(chains.slots, negatives, chains.restarted)
         ages = self.bank.ages[chains.slots]
         return negatives, {"restarts": float(chains.restarted.sum()), "age": float(ages.float().mean())}
@@ -104,6 +104,20 @@ def noise_source(shape: Sequence[int], generator: torch.Generator) -> Source:
 
     def draw(count: int) -> Fresh:
         return Fresh(torch.rand(count, *shape, generator=generator, device=generator.device) * 2.0 - 1.0)
+
+    return draw
+
+
+def labelled_source(source: Source, labels: Tensor, generator: torch.Generator) -> Source:
+    """The same starts, each with a label drawn from those [N] of the data: likelihood weighs the classes as data does.
+
+    A chain keeps its label for life. IGEBM's code gives drawn chains the labels of the update's positives, so that they
+    go on as another class than they were.
+    """
+
+    def draw(count: int) -> Fresh:
+        rows = torch.randint(len(labels), (count,), generator=generator, device=generator.device)
+        return source(count)._replace(labels=labels[rows])
 
     return draw
 

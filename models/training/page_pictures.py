@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from models.banks import Fresh
 from models.training.diagnostics import save_grid
 
 SHOWN = 32
@@ -21,13 +22,18 @@ PICTURES = {
 """RUN/NAME.png, and what it shows."""
 
 
-def save_pictures(folder: Path, negatives: Tensor, positives: Tensor, generator: nn.Module | None) -> None:
-    """Write the pictures of a checkpoint; images [B, C, H, W] in [-1, 1]."""
-    save_grid(negatives[:SHOWN], folder / "negatives.png")
-    save_grid(positives[:SHOWN], folder / "positives.png")
+def save_pictures(folder: Path, negatives: Fresh, positives: Fresh, generator: nn.Module | None) -> None:
+    """Write the pictures of a checkpoint; images [B, C, H, W] in [-1, 1], by class where they have labels."""
+    save_grid(_shown(negatives), folder / "negatives.png")
+    save_grid(_shown(positives), folder / "positives.png")
     if generator is not None:
-        same = torch.Generator(negatives.device).manual_seed(0)
+        same = torch.Generator(negatives.images.device).manual_seed(0)
         save_grid(generated(generator, SHOWN, same), folder / "generated.png")
+
+
+def _shown(chains: Fresh) -> Tensor:
+    images = chains.images[:SHOWN]
+    return images if chains.labels is None else images[chains.labels[:SHOWN].argsort()]
 
 
 @torch.no_grad()

@@ -28,8 +28,8 @@ def gap_figure(run: RunState) -> Figure:
     gaps = column(run.lines, "energy_gap")
     svg = page_figures.trace("gap", column(run.lines, "update"), {"energy gap d": gaps}, run.rate_steps, zero=True)
     caption = (
-        "Energy gap d = (mean f(positives) \N{MINUS SIGN} mean f(negatives)) / T at every update: means, within a band "
-        "from lowest to highest. Dotted: steps of the learning rate."
+        f"Energy gap d = (mean f(positives) \N{MINUS SIGN} mean f(negatives)){_unit(run)} at every update: means, "
+        "within a band from lowest to highest. Dotted: steps of the learning rate."
     )
     return Figure(svg, caption, f"Energy gap: mean {signed(gaps.mean(), 3)}, from {gaps.min():.3g} to {gaps.max():.3g}")
 
@@ -41,7 +41,8 @@ def traces(run: RunState) -> Section:
         positives = column(run.lines, "energy_positives")
         both = {"positives": positives, "negatives": positives - column(run.lines, "energy_gap")}
         svg = page_figures.trace("energies", column(run.lines, "update"), both, run.rate_steps)
-        figures.append(_described(svg, "Mean f / T of positives and negatives. Only differences mean something.", both))
+        mean = f"Mean f{_unit(run)} of positives and negatives."
+        figures.append(_described(svg, f"{mean} {_FREE if _unit(run) else _KEPT_SMALL}", both))
     for key, (title, what) in _TRACES.items():
         lines = [line for line in [*run.warm_up, *run.lines] if key in line]
         if lines:
@@ -53,6 +54,13 @@ def traces(run: RunState) -> Section:
     return Section("traces", "Energies, drift and losses", blocks)
 
 
+def _unit(run: RunState) -> str:
+    """What the log divides energies by."""
+    return "" if run.recipe.implicit_run is not None else " / T"
+
+
+_FREE = "Only differences mean something."
+_KEPT_SMALL = "The objective keeps both near 0."
 _TRACES = {
     "drift_norm": ("Drift length r", "L2 length of the gradient half of a Langevin step, mean over steps and chains."),
     "generator_loss": ("Generator loss", "squared L2 distance of G(z) from where its chains came to, an image's."),

@@ -11,12 +11,14 @@ from models.data import ImageDataset, TrainingSet, load_dataset, open_training_s
 from models.errors import ConfigError, NetworkError
 from models.files import sole_writer
 from models.networks import build_network
+from models.networks.conditioning import classes_of
 from models.training.build import EnergyParts, build_parts
 from models.training.classifier_loop import train_classifier
 from models.training.distributed import World, joined_world
 from models.training.energy_loop import train_energy
 from models.training.recipe import ClassifierRecipe, EnergyRecipe
 from models.training.run import TrainingRun
+from models.training.sections import FromNoise
 
 
 def train_recipe(
@@ -50,10 +52,12 @@ def train_recipe(
 def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data: TrainingSet, world: World) -> None:
     """Two blank images through the network: a recipe whose parts do not fit stops here, with the key to change."""
     outputs = (2, len(data.class_names)) if isinstance(recipe, ClassifierRecipe) else (2,)
-    blank = torch.zeros(2, *data.shape)
+    inputs = [torch.zeros(2, *data.shape)]
+    if classes_of(network):
+        inputs.append(torch.zeros(2, dtype=torch.int64))
     try:
         with torch.no_grad():
-            found = tuple(network.eval()(blank).shape)
+            found = tuple(network.eval()(*inputs).shape)
     except RuntimeError as error:
         raise ConfigError(f"network: {recipe.network.name} does not read {data.name}: {error}") from error
     if found != outputs:
@@ -68,6 +72,23 @@ def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data:
         raise ConfigError(f"batch_size {batch} is less than the {world.size} processes that share it")
     if isinstance(recipe, ClassifierRecipe) and world.size > 1:
         raise ConfigError(f"a classifier trains in one process, got {world.size}")
+    if isinstance(recipe, EnergyRecipe) and classes_of(network):
+        check_labels_are_known(recipe, classes_of(network), data)
+
+
+def check_labels_are_known(recipe: EnergyRecipe, classes: int, data: TrainingSet) -> None:
+    """A conditional energy's images have labels, and so have its chains."""
+    if not isinstance(data, ImageDataset):
+        raise ConfigError(f"data.streaming: a conditional energy reads labels, and streams of {data.name} have none")
+    if classes != len(data.class_names):
+        raise ConfigError(f"network.arguments.classes: {data.name} has {len(data.class_names)} classes, got {classes}")
+    if recipe.warm_start.updates:
+        raise ConfigError(f"warm_start.updates: expected 0 for a conditional energy, got {recipe.warm_start.updates}")
+    if not isinstance(recipe.initialiser, FromNoise) or recipe.long_run is not None:
+        raise ConfigError(
+            f"initialiser.kind: chains with labels start from 'noise', and never in long_run; got "
+            f"{recipe.initialiser.kind!r} in {recipe.regime} learning"
+        )
 
 
 def check_starts(parts: EnergyParts, data: TrainingSet) -> None:

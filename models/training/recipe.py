@@ -15,6 +15,7 @@ from models.training.classifier_loop import ClassifierTraining
 from models.training.sections import (
     FromData,
     FromGenerator,
+    ImplicitRun,
     Initial,
     Learning,
     LongRun,
@@ -24,6 +25,7 @@ from models.training.sections import (
 )
 from models.training.warm_start import WarmStart
 
+REGIMES = ("short_run", "mid_run", "long_run", "implicit_run")
 FOLDER = Path(__file__).parent.parent / "recipes"
 
 
@@ -45,7 +47,7 @@ class ClassifierRecipe(Frozen):
 
 
 class EnergyRecipe(Frozen):
-    """Everything that determines an energy; its regime is named by the one section of the three that is there."""
+    """Everything that determines an energy; its regime is named by the one section of the four that is there."""
 
     kind: Literal["energy"]
     seed: int = 0
@@ -61,30 +63,46 @@ class EnergyRecipe(Frozen):
     short_run: Restarting | None = None
     mid_run: Restarting | None = None
     long_run: LongRun | None = None
+    implicit_run: ImplicitRun | None = None
 
     @model_validator(mode="after")
     def _one_regime(self) -> "EnergyRecipe":
-        regimes = {"short_run": self.short_run, "mid_run": self.mid_run, "long_run": self.long_run}
-        given = [name for name, section in regimes.items() if section is not None]
+        given = list(self._given)
         if len(given) != 1:
-            raise ValueError(f"expected one section of {', '.join(regimes)}; got {', '.join(given) or 'none of them'}")
+            raise ValueError(f"expected one section of {', '.join(REGIMES)}; got {', '.join(given) or 'none of them'}")
         if self.long_run is not None and isinstance(self.initialiser, FromGenerator):
             raise ValueError("initialiser.kind: 'generator' learns where short chains end; long_run takes another kind")
+        return self
+
+    @model_validator(mode="after")
+    def _chains_are_as_long_as_what_is_differentiated(self) -> "EnergyRecipe":
+        if self.implicit_run is not None:
+            steps = [count for _, count in self.implicit_run.num_steps or ((0, self.sampler.num_steps),)]
+            if self.implicit_run.kl_steps > min(steps):
+                raise ValueError(f"implicit_run.kl_steps {self.implicit_run.kl_steps} of chains of {min(steps)} steps")
         return self
 
     @property
     def learning(self) -> Learning:
         """The section of the regime."""
-        section = self.short_run or self.mid_run or self.long_run
-        assert section is not None
+        (section,) = self._given.values()
         return section
 
     @property
     def regime(self) -> str:
-        """`short-run`, `mid-run` or `long-run`."""
-        if self.short_run is not None:
-            return "short-run"
-        return "mid-run" if self.mid_run is not None else "long-run"
+        """`short-run`, `mid-run`, `long-run` or `implicit-run`."""
+        (name,) = self._given
+        return name.replace("_", "-")
+
+    @property
+    def unit(self) -> float:
+        """What energies are divided by in the objective and in the log: T, or 1 where the objective is in f itself."""
+        return self.sampler.temperature if self.implicit_run is None else 1.0
+
+    @property
+    def _given(self) -> dict[str, Learning]:
+        sections: dict[str, Learning | None] = {name: getattr(self, name) for name in REGIMES}
+        return {name: section for name, section in sections.items() if section is not None}
 
 
 Recipe = Annotated[ClassifierRecipe | EnergyRecipe, Field(discriminator="kind")]

@@ -1,7 +1,8 @@
 """The sections of an energy's recipe: where chains start, how long they live, what else is in the potential.
 
 One objective, (mean f(positives) - mean f(negatives)) / T, serves the three regimes of EBM Life Cycle
-(arXiv 2205.12243); they differ in these values only.
+(arXiv 2205.12243), which differ in these values only. The fourth is the learning of Implicit Generation and
+Generalization in EBMs (IGEBM, arXiv 1903.08689), with an objective in f itself.
 """
 
 from pathlib import Path
@@ -12,6 +13,9 @@ from pydantic import Field, model_validator
 from models.config import Frozen
 from models.precision import Precision
 from models.training.schedules import Probabilities, Rates, Steps
+
+NonNegative = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class NetworkSection(Frozen):
@@ -90,6 +94,10 @@ class Learning(Frozen):
         bank_size: chains that persist from update to update; 0 starts all of them anew each time.
         num_steps: a schedule that replaces the sampler's number of Langevin steps an update.
         gradient_clip: longest gradient (L2) of one weight tensor, for the energy and a generator beside it.
+        spread_clip: (k, floor): no element of a gradient is larger than k * sqrt(v) + floor, v Adam's running mean of
+            its square (IGEBM's code: 3 and 0.1).
+        adam_betas: of the energy's optimizer.
+        dequantise: positives are uniform within the width of their levels, in [-1, 1].
         langevin_clip: longest gradient of the potential that a chain follows (L2 over an image).
         update_precision: of the network while it learns; weights, gradients and optimizer stay in float32.
         bank_precision: what the bank holds its chains in.
@@ -104,6 +112,9 @@ class Learning(Frozen):
     average_decay: float = Field(default=0.999, ge=0, lt=1)
     flip: bool = False
     gradient_clip: float | None = Field(default=None, gt=0)
+    spread_clip: tuple[NonNegative, NonNegative] | None = None
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.999)
+    dequantise: bool = False
     langevin_clip: float | None = Field(default=None, gt=0)
     update_precision: Precision = "float32"
     bank_precision: Precision = "float32"
@@ -129,6 +140,38 @@ class Restarting(Learning):
             raise ValueError(f"rejuvenation_prob is missing: bank_size is {self.bank_size}")
         if not self.bank_size and (self.rejuvenation_prob is not None or self.max_age):
             raise ValueError("bank_size is 0: every chain restarts, so rejuvenation_prob and max_age mean nothing")
+        return self
+
+
+class ImplicitRun(Restarting):
+    """Learning as in IGEBM: chains from a bank, some of them anew, and energies that are kept small.
+
+    The objective is a term of f(positives) and f(negatives), and penalty * (mean f(positives)^2 + mean f(negatives)^2),
+    and kl_weight * mean f(ends) where the ends are functions of the weights by which their chains moved.
+
+    Args:
+        objective: see `models.training.objectives`.
+        kl_steps: how many of a chain's last steps are differentiated through; 0 leaves that term out, as every
+            experiment of the paper's code does.
+    """
+
+    data_noise: float = Field(default=0.0, ge=0)
+    rejuvenation_prob: Probabilities | None = ((0, 0.05),)
+    objective: Literal["linear", "logsumexp", "softplus"] = "linear"
+    penalty: float = Field(default=1.0, ge=0)
+    kl_steps: int = Field(default=0, ge=0)
+    kl_weight: float = Field(default=1.0, gt=0)
+    spread_clip: tuple[NonNegative, NonNegative] | None = (3.0, 0.1)
+    adam_betas: tuple[Decay, Decay] = (0.0, 0.999)
+    dequantise: bool = True
+
+    @model_validator(mode="after")
+    def _gradients_pass_through_chains(self) -> "ImplicitRun":
+        if self.kl_steps and self.langevin_clip is not None:
+            raise ValueError(
+                f"kl_steps {self.kl_steps} differentiates through sampler.gradient_clamp, not through "
+                f"langevin_clip {self.langevin_clip}: leave one of them out"
+            )
         return self
 
 

@@ -35,7 +35,22 @@ class QuadraticEnergy(nn.Module):
         return self.curvature / 2 * x.flatten(1).square().sum(1)
 
 
-SMALL: dict[str, type[nn.Module]] = {"small_generator": SmallGenerator, "quadratic": QuadraticEnergy}
+class CentredEnergy(nn.Module):
+    """f(x | y) = |x - c[y]|^2 / 2, c learned: [B, 1, 8, 8] and [B] -> [B]."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.classes, self.centres = classes, nn.Parameter(torch.zeros(classes, 1, 8, 8))
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return (x - self.centres[labels]).flatten(1).square().sum(1) / 2
+
+
+SMALL: dict[str, type[nn.Module]] = {
+    "small_generator": SmallGenerator,
+    "quadratic": QuadraticEnergy,
+    "centred": CentredEnergy,
+}
 
 if __name__ == "__main__":
     ARCHITECTURES.update(SMALL)

@@ -105,7 +105,8 @@ def size(network: nn.Module) -> int:
 
 
 def test_every_recipe_of_the_paper_is_here() -> None:
-    assert {name for name in recipe_names() if name.startswith("paper/")} == {f"paper/{name}" for name in PAPER}
+    named = {name for name in recipe_names() if name.startswith("paper/") and not name.startswith("paper/igebm_")}
+    assert named == {f"paper/{name}" for name in PAPER}
 
 
 @NAMES
