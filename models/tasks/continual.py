@@ -43,10 +43,24 @@ def label_energies(network: nn.Module, images: Tensor, labels: Sequence[int]) ->
     return torch.cat(parts).cpu()
 
 
-def correct_by_energy(network: nn.Module, data: ImageDataset, labels: Sequence[int]) -> int:
-    """How many images have their own label's energy as the lowest of `labels`, which hold those of all of them."""
-    lowest = label_energies(network, data.images, labels).argmin(1)
-    return int((torch.tensor(labels)[lowest] == data.labels).sum())
+def correct_by_energy(
+    network: nn.Module, data: ImageDataset, labels: Sequence[int], levels: Sequence[float] | None = None
+) -> int:
+    """How many images have their own label's energy as the lowest of `labels`, which hold those of all of them.
+
+    Args:
+        levels: what is taken off each label's energy first. Learning by chains of one label leaves a constant of each
+            label open, for exp(-E(x, y)) / Z(y) has another Z for each of them.
+    """
+    energies = label_energies(network, data.images, labels)
+    if levels is not None:
+        energies = energies - torch.tensor(levels)
+    return int((torch.tensor(labels)[energies.argmin(1)] == data.labels).sum())
+
+
+def mean_energy(network: nn.Module, data: ImageDataset, label: int) -> float:
+    """E(x, y), mean over (up to 1,000) images with that label."""
+    return float(label_energies(network, data.of_classes([label]).images[:AT_ONCE], [label]).mean())
 
 
 @torch.no_grad()

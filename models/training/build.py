@@ -26,6 +26,7 @@ from models.training.initialisers import (
     generator_source,
     labelled_source,
     noise_source,
+    turned_source,
 )
 from models.training.recipe import EnergyRecipe
 from models.training.run import load_trained
@@ -112,14 +113,17 @@ def begin_chains(recipe: EnergyRecipe, parts: EnergyParts) -> Initialiser:
 
 
 def _source(recipe: EnergyRecipe, parts: EnergyParts, purpose: Purpose) -> Source:
-    training = parts.training
+    training, generator = parts.training, parts.training.chain_generator
+    source: Source
     if isinstance(recipe.initialiser, FromNoise):
-        source = noise_source(training.data.shape, training.chain_generator)
-        if classes_of(training.network):
-            labels = training.data.all_labels.to(training.device)
-            source = labelled_source(source, labels, training.chain_generator)
-        return source
-    if isinstance(recipe.initialiser, FromData):
-        return training.data.starts(purpose, recipe.learning.batch_size, training.device)
-    assert parts.starter is not None
-    return generator_source(parts.starter, training.chain_generator)
+        source = noise_source(training.data.shape, generator)
+    elif isinstance(recipe.initialiser, FromData):
+        source = training.data.starts(purpose, recipe.learning.batch_size, training.device)
+        if recipe.initialiser.turned:
+            source = turned_source(source, generator)
+    else:
+        assert parts.starter is not None
+        source = generator_source(parts.starter, generator)
+    if classes_of(training.network):
+        source = labelled_source(source, training.data.all_labels.to(training.device), generator)
+    return source

@@ -18,7 +18,7 @@ from models.training.distributed import World, joined_world
 from models.training.energy_loop import train_energy
 from models.training.recipe import ClassifierRecipe, EnergyRecipe
 from models.training.run import TrainingRun
-from models.training.sections import FromNoise
+from models.training.sections import FromData, FromNoise
 
 
 def train_recipe(
@@ -84,9 +84,9 @@ def check_labels_are_known(recipe: EnergyRecipe, classes: int, data: TrainingSet
         raise ConfigError(f"network.arguments.classes: {data.name} has {len(data.class_names)} classes, got {classes}")
     if recipe.warm_start.updates:
         raise ConfigError(f"warm_start.updates: expected 0 for a conditional energy, got {recipe.warm_start.updates}")
-    if not isinstance(recipe.initialiser, FromNoise) or recipe.long_run is not None:
+    if not isinstance(recipe.initialiser, FromNoise | FromData) or recipe.long_run is not None:
         raise ConfigError(
-            f"initialiser.kind: chains with labels start from 'noise', and never in long_run; got "
+            f"initialiser.kind: chains with labels start from 'noise' or 'data', and never in long_run; got "
             f"{recipe.initialiser.kind!r} in {recipe.regime} learning"
         )
 
