@@ -18,6 +18,7 @@ from models.data_folder import ImageFolder
 from models.data_local import SPLIT_NAMES, local_source
 from models.data_small import CIFAR10_CLASSES, DIGIT_CLASSES, cifar10, digits, mnist
 from models.data_sources import CIFAR10, MNIST, locate
+from models.data_sprites import SHAPES, sprite_grid
 from models.data_streams import FolderStream, TableStream
 from models.data_tables import HubDataset, Table, hub_table
 from models.errors import DataError
@@ -62,6 +63,7 @@ DATASETS = {
     "cifar10": DatasetInfo((3, 32, 32), CIFAR10_CLASSES, lambda split, at: cifar10(split, locate(CIFAR10, at))),
     "mnist": DatasetInfo((1, 32, 32), DIGIT_CLASSES, lambda split, at: mnist(split, locate(MNIST, at))),
     "digits": DatasetInfo((1, 8, 8), DIGIT_CLASSES, lambda split, at: digits(split)),
+    "sprites": DatasetInfo((1, 32, 32), SHAPES, lambda split, at: sprite_grid().dataset("shape")),
     "celeba64": DatasetInfo((3, 64, 64), hub=CELEBA),
     "imagenet64": DatasetInfo((3, 64, 64), hub=IMAGENET),
     "imagenet128": DatasetInfo((3, 128, 128), hub=IMAGENET),
@@ -80,7 +82,9 @@ class DataSection(Frozen):
         classes: learn from the images of these labels alone; the labels keep their numbers.
     """
 
-    name: Literal["cifar10", "mnist", "digits", "celeba64", "imagenet64", "imagenet128", "imagenet224", "folder"]
+    name: Literal[
+        "cifar10", "mnist", "digits", "sprites", "celeba64", "imagenet64", "imagenet128", "imagenet224", "folder"
+    ]
     folder: Path | None = None
     side: int | None = Field(default=None, ge=1)
     channels: Literal[1, 3] | None = None
@@ -113,7 +117,8 @@ def load_dataset(
     """One split as uint8 tensors, fetched when it is in neither `folder` nor the cache.
 
     cifar10 is [N, 3, 32, 32]; mnist is padded from 28 to 32 pixels, [N, 1, 32, 32]; digits are scikit-learn's
-    1,797 handwritten digits, [N, 1, 8, 8], split 1,497 to 300. celeba64, imagenet64, imagenet128 and
+    1,797 handwritten digits, [N, 1, 8, 8], split 1,497 to 300; sprites are rendered, the same [N, 1, 32, 32] in either
+    split, labelled by shape. celeba64, imagenet64, imagenet128 and
     imagenet224 are cropped to their middle, resized, and mapped from the cache; so are the images of `folder`, for
     which alone `side` and `channels` (3 unless given) count.
 

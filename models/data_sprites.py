@@ -86,7 +86,8 @@ class SpriteGrid:
         if concept not in self.levels:
             raise DataError(f"unknown concept {concept!r} of sprites; known: {', '.join(self.levels)}")
         rows = torch.ones(len(self.images), dtype=torch.bool) if kept is None else kept
-        names = tuple(f"{concept} {level}" for level in range(self.values.sizes[concept]))
+        numbered = tuple(f"{concept} {level}" for level in range(self.values.sizes[concept]))
+        names = SHAPES if concept == "shape" else numbered
         return ImageDataset("sprites", self.images[rows], self.levels[concept][rows], names)
 
 

@@ -22,15 +22,23 @@ from models.training.sections import FromData, FromNoise
 
 
 def train_recipe(
-    recipe: ClassifierRecipe | EnergyRecipe, folder: Path, resume: bool, amend: bool, device: torch.device
+    recipe: ClassifierRecipe | EnergyRecipe,
+    folder: Path,
+    resume: bool,
+    amend: bool,
+    device: torch.device,
+    part: TrainingSet | None = None,
 ) -> None:
     """Train to the end of the recipe's schedule in `folder`; a finished run that is resumed is left as it is.
 
     Under `torchrun` every process calls this, and they train one energy together.
+
+    Args:
+        part: what is trained on of the recipe's data, or other labels of it; None is all of it.
     """
     torch.manual_seed(recipe.seed)  # the network's first weights; everything later has its own generator
     network = build_network(recipe.network.name, recipe.network.arguments)
-    train = open_training_set(recipe.data)
+    train = open_training_set(recipe.data) if part is None else part
     with joined_world(device) as (world, own_device), sole_writer(folder) if world.leads else nullcontext():
         check_fit(recipe, network, train, world)
         if isinstance(recipe, EnergyRecipe):
