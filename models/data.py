@@ -18,6 +18,7 @@ from models.data_folder import ImageFolder
 from models.data_local import SPLIT_NAMES, local_source
 from models.data_small import CIFAR10_CLASSES, DIGIT_CLASSES, cifar10, digits, mnist
 from models.data_sources import CIFAR10, MNIST, locate
+from models.data_sprites import SHAPES, sprite_grid
 from models.data_streams import FolderStream, TableStream
 from models.data_tables import HubDataset, Table, hub_table
 from models.data_trajectories import SHAPE as WINDOW_SHAPE
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 Split = Literal["train", "test"]
-SmallName = Literal["cifar10", "mnist", "digits", "shadow_hand"]
+SmallName = Literal["cifar10", "mnist", "digits", "sprites", "shadow_hand"]
 LargeName = Literal["celeba64", "imagenet64", "imagenet128", "imagenet224", "cifar100", "svhn", "textures", "folder"]
 Name = Literal[SmallName, LargeName]
 
@@ -74,6 +75,7 @@ DATASETS = {
     "mnist": DatasetInfo((1, 32, 32), DIGIT_CLASSES, lambda split, at: mnist(split, locate(MNIST, at))),
     "digits": DatasetInfo((1, 8, 8), DIGIT_CLASSES, lambda split, at: digits(split)),
     "shadow_hand": DatasetInfo(WINDOW_SHAPE, (), hand_windows),
+    "sprites": DatasetInfo((1, 32, 32), SHAPES, lambda split, at: sprite_grid().dataset("shape")),
     "celeba64": DatasetInfo((3, 64, 64), hub=CELEBA),
     "imagenet64": DatasetInfo((3, 64, 64), hub=IMAGENET),
     "imagenet128": DatasetInfo((3, 128, 128), hub=IMAGENET),
@@ -92,6 +94,7 @@ class DataSection(Frozen):
         folder: a local copy: the dataset's own files, or image files or parquet files for the larger ones.
         side, channels: what the images of `folder` and `textures` become, in pixels; channels 3 unless given.
         streaming: decode images as training reads them, rather than once into the cache.
+        classes: learn from the images of these labels alone; the labels keep their numbers.
     """
 
     name: Name
@@ -99,6 +102,7 @@ class DataSection(Frozen):
     side: int | None = Field(default=None, ge=1)
     channels: Literal[1, 3] | None = None
     streaming: bool = Field(default=False, exclude_if=lambda value: not value)  # runs from before it still resume
+    classes: tuple[int, ...] | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "DataSection":
@@ -111,6 +115,8 @@ class DataSection(Frozen):
             raise ValueError(f"{self.name} is {info.shape}; side and channels are keys of name 'folder' or 'textures'")
         if self.streaming and info.small is not None:
             raise ValueError(f"streaming: {self.name} is small and kept in memory")
+        if self.classes is not None and self.streaming:
+            raise ValueError(f"classes {self.classes}: streams have no labels to choose by; leave out streaming")
         return self
 
     @property
@@ -125,11 +131,11 @@ def load_dataset(
     """One split as uint8 tensors, fetched when it is in neither `folder` nor the cache.
 
     cifar10 is [N, 3, 32, 32]; mnist is padded from 28 to 32 pixels, [N, 1, 32, 32]; digits are scikit-learn's
-    1,797 handwritten digits, [N, 1, 8, 8], split 1,497 to 300; shadow_hand is windows of a robot hand's trajectories,
-    [N, 1, 3, 44] (`models/data_trajectories.py`). celeba64, imagenet64, imagenet128 and
-    imagenet224 are cropped to their middle, resized, and mapped from the cache; so are cifar100 and svhn, whose
-    images have their size already, and those of `textures` (Describable Textures) and `folder`, for which alone `side`
-    and `channels` (3 unless given) count.
+    1,797 handwritten digits, [N, 1, 8, 8], split 1,497 to 300; sprites are rendered, the same [N, 1, 32, 32] in either
+    split, labelled by shape; shadow_hand is windows of a robot hand's trajectories, [N, 1, 3, 44]
+    (`models/data_trajectories.py`). celeba64, imagenet64, imagenet128 and imagenet224 are cropped to their middle,
+    resized, and mapped from the cache; so are cifar100 and svhn, whose images have their size already, and those of
+    `textures` (Describable Textures) and `folder`, for which alone `side` and `channels` (3 unless given) count.
 
     Raises:
         DataError: the name or the split is unknown, no source answers, or an image cannot be read.
@@ -144,7 +150,8 @@ def load_dataset(
 def open_training_set(data: DataSection) -> TrainingSet:
     """What a recipe trains an energy on."""
     if not data.streaming:
-        return load_dataset(data.name, "train", data.folder, data.side, data.channels)
+        whole = load_dataset(data.name, "train", data.folder, data.side, data.channels)
+        return whole if data.classes is None else whole.of_classes(data.classes)
     channels, side, _ = data.shape
     source = _source(data.name, "train", data.folder)
     if isinstance(source, ImageFolder):

@@ -5,9 +5,9 @@ processes of a distributed run each take their rows of the same global batch wit
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -142,6 +142,13 @@ class ImageDataset:
         """(channels, height, width)."""
         _, channels, height, width = self.images.shape
         return channels, height, width
+
+    def of_classes(self, labels: Sequence[int]) -> "ImageDataset":
+        """The images with one of these labels, which keep their numbers; raises DataError where a class has none."""
+        if absent := set(labels) - set(self.labels.unique().tolist()):
+            raise DataError(f"{self.name} has no images with labels {sorted(absent)}")
+        kept = torch.isin(self.labels, torch.tensor(labels))
+        return replace(self, images=self.images[kept], labels=self.labels[kept], mapped=False)
 
     def batches(self, plan: BatchPlan) -> Batches:
         """Batches drawn uniformly with replacement."""

@@ -16,6 +16,9 @@ class VectorEnergy(nn.Module):
             learn a curvature.
         classes: of the labels that it reads; each has its own input bias and gain in every hidden layer, as IGEBM's
             convolutions have (arXiv 1903.08689). 0 is an energy of x alone.
+        gain: where every gain starts.
+        fixed: the linear maps stay as they were drawn, and shifts and gains alone learn: what is learned of one class
+            then leaves the energies of all others as they are.
     """
 
     def __init__(
@@ -24,6 +27,8 @@ class VectorEnergy(nn.Module):
         widths: list[int],
         classes: int = 0,
         scale: float = 1.0,
+        gain: float = 1.0,
+        fixed: bool = False,
         activation: str = "silu",
         slope: float = 0.2,
         smoothing: float = 0.01,
@@ -33,10 +38,15 @@ class VectorEnergy(nn.Module):
         self.activation = make_activation(activation, slope, smoothing)
         layers, inputs = [], size
         for width in widths:
-            layers.append(Conditioned(nn.Linear(inputs, width), inputs, width, classes, gain=1.0))
+            layers.append(Conditioned(nn.Linear(inputs, width), inputs, width, classes, float(gain)))
             inputs = width
         self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(inputs, 1)
+        if fixed:
+            if not classes:
+                raise ValueError("fixed: an energy without classes would have nothing to learn; expected classes > 0")
+            for linear in [*(layer.layer for layer in layers), self.head]:
+                _fix(linear)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         check_labels(x, labels, self.classes)
@@ -45,3 +55,10 @@ class VectorEnergy(nn.Module):
             x = self.activation(layer(x, labels))
         energy: Tensor = self.head(x)
         return energy.squeeze(1)
+
+
+def _fix(module: nn.Module) -> None:
+    """Make buffers of the module's parameters: saved and moved with it, and learned by nothing."""
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        delattr(module, name)
+        module.register_buffer(name, parameter.detach())

@@ -13,6 +13,7 @@ from models.reproduce.result import Finding, Reproduction
 RESULT = "result.json"
 EXPERIMENTS: dict[str, str] = {
     "igebm-trajectories": "a robot hand's future by an energy's chains and by regression",
+    "igebm-continual": "Split-MNIST, two classes at a time: a conditional energy, fine-tuning, elastic weights",
 }
 """Each experiment's name, and what it shows in one line; `igebm-continual` is `models/reproduce/igebm_continual.py`."""
 

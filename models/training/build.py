@@ -9,7 +9,7 @@ from torch import nn
 from models.banks import PersistentBank, Source
 from models.data import TrainingSet
 from models.errors import CheckpointError
-from models.networks import build_network
+from models.networks import build_network, load_weights
 from models.networks.conditioning import classes_of
 from models.precision import DTYPES
 from models.training.average import WeightAverage
@@ -26,8 +26,10 @@ from models.training.initialisers import (
     generator_source,
     labelled_source,
     noise_source,
+    turned_source,
 )
 from models.training.recipe import EnergyRecipe
+from models.training.run import load_trained
 from models.training.schedules import changes
 from models.training.sections import FromData, FromFrozenGenerator, FromGenerator, FromNoise, LongRun, Restarting
 
@@ -45,6 +47,8 @@ def build_parts(
     recipe: EnergyRecipe, network: nn.Module, data: TrainingSet, device: torch.device, world: World
 ) -> EnergyParts:
     """Everything but the chains, as it is before the first update; `network` is the energy."""
+    if recipe.weights is not None:
+        load_weights(network, load_trained(recipe.weights, "energy")[0]["average"], str(recipe.weights))
     # Channels-last convolutions are 1.2 to 1.4 times faster here, on CPU and on tensor cores.
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = EnergyTraining(
@@ -55,6 +59,8 @@ def build_parts(
         torch.Generator(device).manual_seed(recipe.seed + 1),
         world,
     )
+    if recipe.weights is not None:
+        training.fixed["network that it began from"] = weights_digest(network)
     starter = None
     if isinstance(recipe.initialiser, FromGenerator):
         section = recipe.initialiser.network
@@ -107,14 +113,17 @@ def begin_chains(recipe: EnergyRecipe, parts: EnergyParts) -> Initialiser:
 
 
 def _source(recipe: EnergyRecipe, parts: EnergyParts, purpose: Purpose) -> Source:
-    training = parts.training
+    training, generator = parts.training, parts.training.chain_generator
+    source: Source
     if isinstance(recipe.initialiser, FromNoise):
-        source = noise_source(training.data.shape, training.chain_generator)
-        if classes_of(training.network):
-            labels = training.data.all_labels.to(training.device)
-            source = labelled_source(source, labels, training.chain_generator)
-        return source
-    if isinstance(recipe.initialiser, FromData):
-        return training.data.starts(purpose, recipe.learning.batch_size, training.device)
-    assert parts.starter is not None
-    return generator_source(parts.starter, training.chain_generator)
+        source = noise_source(training.data.shape, generator)
+    elif isinstance(recipe.initialiser, FromData):
+        source = training.data.starts(purpose, recipe.learning.batch_size, training.device)
+        if recipe.initialiser.turned:
+            source = turned_source(source, generator)
+    else:
+        assert parts.starter is not None
+        source = generator_source(parts.starter, generator)
+    if classes_of(training.network):
+        source = labelled_source(source, training.data.all_labels.to(training.device), generator)
+    return source

@@ -122,6 +122,19 @@ def labelled_source(source: Source, labels: Tensor, generator: torch.Generator) 
     return draw
 
 
+def turned_source(source: Source, generator: torch.Generator) -> Source:
+    """The same starts [B, C, S, S], each mirrored left to right, upside down and along the diagonal by three coins."""
+
+    def draw(count: int) -> Fresh:
+        fresh = source(count)
+        coins = torch.rand(3, count, 1, 1, 1, generator=generator, device=generator.device) < 0.5
+        images = torch.where(coins[0], fresh.images.flip(3), fresh.images)
+        images = torch.where(coins[1], images.flip(2), images)
+        return fresh._replace(images=torch.where(coins[2], images.transpose(2, 3), images).contiguous())
+
+    return draw
+
+
 def generator_source(network: nn.Module, generator: torch.Generator) -> Source:
     """G(z), z ~ N(0, I), from the generator as it is at each call.
 

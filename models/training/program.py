@@ -18,19 +18,27 @@ from models.training.distributed import World, joined_world
 from models.training.energy_loop import train_energy
 from models.training.recipe import ClassifierRecipe, EnergyRecipe
 from models.training.run import TrainingRun
-from models.training.sections import FromNoise
+from models.training.sections import FromData, FromNoise
 
 
 def train_recipe(
-    recipe: ClassifierRecipe | EnergyRecipe, folder: Path, resume: bool, amend: bool, device: torch.device
+    recipe: ClassifierRecipe | EnergyRecipe,
+    folder: Path,
+    resume: bool,
+    amend: bool,
+    device: torch.device,
+    part: TrainingSet | None = None,
 ) -> None:
     """Train to the end of the recipe's schedule in `folder`; a finished run that is resumed is left as it is.
 
     Under `torchrun` every process calls this, and they train one energy together.
+
+    Args:
+        part: what is trained on of the recipe's data, or other labels of it; None is all of it.
     """
     torch.manual_seed(recipe.seed)  # the network's first weights; everything later has its own generator
     network = build_network(recipe.network.name, recipe.network.arguments)
-    train = open_training_set(recipe.data)
+    train = open_training_set(recipe.data) if part is None else part
     with joined_world(device) as (world, own_device):
         check_fit(recipe, network, train, world)
         if isinstance(recipe, EnergyRecipe):
@@ -91,9 +99,9 @@ def check_labels_are_known(recipe: EnergyRecipe, classes: int, data: TrainingSet
         raise ConfigError(f"network.arguments.classes: {data.name} has {len(data.class_names)} classes, got {classes}")
     if recipe.warm_start.updates:
         raise ConfigError(f"warm_start.updates: expected 0 for a conditional energy, got {recipe.warm_start.updates}")
-    if not isinstance(recipe.initialiser, FromNoise) or recipe.long_run is not None:
+    if not isinstance(recipe.initialiser, FromNoise | FromData) or recipe.long_run is not None:
         raise ConfigError(
-            f"initialiser.kind: chains with labels start from 'noise', and never in long_run; got "
+            f"initialiser.kind: chains with labels start from 'noise' or 'data', and never in long_run; got "
             f"{recipe.initialiser.kind!r} in {recipe.regime} learning"
         )
 

@@ -53,6 +53,9 @@ class EnergyRecipe(Frozen):
     seed: int = 0
     data: DataSection
     network: NetworkSection
+    # Left out of what is written where there are none: runs from before still compare as equal.
+    weights: Path | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A run's checkpoint.pt, whose averaged weights are the first ones here."""
     sampler: LangevinConfig
     warm_start: WarmStart = WarmStart(updates=0)
     initialiser: Initial = FromData()

@@ -32,9 +32,14 @@ class FromNoise(Frozen):
 
 
 class FromData(Frozen):
-    """Chains start from images of the dataset."""
+    """Chains start from images of the dataset; those of a conditional energy with labels drawn apart from them.
+
+    Args:
+        turned: each in one of the eight attitudes of a square, at random: strokes as the data's in shapes that are not.
+    """
 
     kind: Literal["data"] = "data"
+    turned: bool = Field(default=False, exclude_if=lambda value: not value)  # runs from before it still resume
 
 
 class FromGenerator(Frozen):

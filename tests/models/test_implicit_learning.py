@@ -165,7 +165,10 @@ def test_the_objectives_and_the_term_through_chains_change_what_is_learned(tmp_p
     [
         ("network.arguments.classes=7", "classes: digits has 10 classes, got 7"),
         ("warm_start.updates=3", "expected 0 for a conditional energy, got 3"),
-        ("initialiser={ kind = 'data' }", "start from 'noise', and never in long_run; got 'data'"),
+        (
+            "initialiser={ kind = 'frozen_generator', path = 'g' }",
+            "'noise' or 'data', .*got 'frozen_g",
+        ),
         ("implicit_run.kl_steps=4", "kl_steps 4 of chains of 3 steps"),
         ("implicit_run={ updates = 1, learning_rates = 1, kl_steps = 1, langevin_clip = 2 }", "leave one of them out"),
         ("mid_run={ updates = 1, data_noise = 0, learning_rates = 1, bank_size = 0 }", "got mid_run, implicit_run"),

@@ -1,0 +1,141 @@
+"""Class-incremental learning from the first task to the last, each finished repeat kept in a file."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from models.config import Frozen
+from models.console import console
+from models.data import ImageDataset
+from models.errors import CheckpointError, ConfigError
+from models.files import replace_file
+from models.networks import build_network, load_weights
+from models.tasks.continual import (
+    ElasticWeights,
+    SoftmaxLearning,
+    correct_by_energy,
+    correct_by_logits,
+    learn_task,
+    mean_energy,
+    softmax_network,
+)
+from models.training.program import train_recipe
+from models.training.recipe import EnergyRecipe, load_recipe
+from models.training.run import load_trained
+
+Tasks = Sequence[tuple[int, ...]]
+ENERGY, LEVELLED = "lowest energy", "lowest energy above its class's level"
+SOFTMAX = "highest logit"
+
+
+class Record(Frozen):
+    """A repeat: per cent correct of the test images of all classes so far, after each task, by each way to classify.
+
+    `asked` is all that determines it.
+    """
+
+    asked: dict[str, Any]
+    accuracies: dict[str, tuple[float, ...]]
+    cpu_seconds: float
+
+
+def energy_recipe(name: str, overrides: Sequence[str]) -> EnergyRecipe:
+    """A recipe of an energy; raises ConfigError for another kind."""
+    recipe = load_recipe(name, overrides)
+    if not isinstance(recipe, EnergyRecipe):
+        raise ConfigError(f"recipe {name}: expected the kind 'energy', got {recipe.kind!r}")
+    return recipe
+
+
+def energy_repeat(
+    folder: Path,
+    recipe: tuple[str, Sequence[str]],
+    train: ImageDataset,
+    test: ImageDataset,
+    tasks: Tasks,
+    repeat: int,
+    device: torch.device,
+) -> Record:
+    """One run a task, from the weights of the run before, on its own classes alone.
+
+    A class's level is the mean energy of its training images when its task ends: they are not seen again.
+
+    Args:
+        recipe: its name, and overrides that hold for every task.
+    """
+    name, overrides = recipe
+
+    def learn() -> dict[str, tuple[float, ...]]:
+        found: dict[str, tuple[float, ...]] = {ENERGY: (), LEVELLED: ()}
+        levels: list[float] = []
+        begin: list[str] = []
+        for number, classes in enumerate(tasks):
+            own = (f"seed={len(tasks) * repeat + number}", f"data.classes={list(classes)}", *begin)
+            run = folder / f"task{number}"
+            task = energy_recipe(name, (*overrides, *own))
+            train_recipe(task, run, resume=True, amend=False, device=device)
+            network = _averaged(task, run / "checkpoint.pt").to(device)
+            levels += [mean_energy(network, train, label) for label in classes]
+            labels = [label for each in tasks[: number + 1] for label in each]
+            seen = test.of_classes(labels)
+            found[ENERGY] += (100 * correct_by_energy(network, seen, labels) / len(seen),)
+            found[LEVELLED] += (100 * correct_by_energy(network, seen, labels, levels) / len(seen),)
+            begin = [f"weights={run / 'checkpoint.pt'}"]
+        return found
+
+    asked = {"recipe": name, "overrides": list(overrides), "tasks": [list(each) for each in tasks], "repeat": repeat}
+    return _kept(folder / "record.json", asked, learn)
+
+
+def softmax_repeat(
+    path: Path,
+    config: SoftmaxLearning,
+    train: ImageDataset,
+    test: ImageDataset,
+    tasks: Tasks,
+    repeat: int,
+    device: torch.device,
+) -> Record:
+    """A classifier, task by task; fine-tuned or with elastic weights, as `config` says."""
+
+    def learn() -> dict[str, tuple[float, ...]]:
+        network = softmax_network(train.shape, len(train.class_names), config, repeat).to(device)
+        elastic, found = ElasticWeights(), []
+        for number, classes in enumerate(tasks):
+            learn_task(network, train.of_classes(classes), elastic, config, seed=len(tasks) * repeat + number)
+            labels = [label for each in tasks[: number + 1] for label in each]
+            seen = test.of_classes(labels)
+            found.append(100 * correct_by_logits(network, seen, labels) / len(seen))
+        return {SOFTMAX: tuple(found)}
+
+    tasks_asked = {"tasks": [list(each) for each in tasks], "repeat": repeat, "images": len(train)}
+    return _kept(path, config.model_dump(mode="json") | tasks_asked, learn)
+
+
+def _averaged(recipe: EnergyRecipe, checkpoint: Path) -> nn.Module:
+    network = build_network(recipe.network.name, recipe.network.arguments)
+    load_weights(network, load_trained(checkpoint, "energy")[0]["average"], str(checkpoint))
+    return network.eval()
+
+
+def _kept(path: Path, asked: dict[str, Any], learn: Callable[[], dict[str, tuple[float, ...]]]) -> Record:
+    """What `path` holds, or else what is learned now; raises CheckpointError where it holds something else."""
+    if path.exists():
+        try:
+            record = Record.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise CheckpointError(f"{path} holds no repeat ({error}); delete it, and it is made again") from error
+        if record.asked != asked:
+            raise CheckpointError(f"{path} was made with {record.asked}, expected {asked}; choose another folder")
+        return record
+    start = time.process_time()
+    record = Record(asked=asked, accuracies=learn(), cpu_seconds=time.process_time() - start)
+    replace_file(path, record.model_dump_json(indent=1).encode())
+    for way, accuracies in record.accuracies.items():
+        console.print(f"{path}, {way}: {', '.join(f'{each:.1f}' for each in accuracies)} % after each task")
+    return record
