@@ -12,7 +12,7 @@ from models.training.recipe import EnergyRecipe, load_recipe, recipe_names
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_loads(name: str) -> None:
     data = load_recipe(name).data
-    assert (data.folder.name if data.name == "folder" and data.folder else data.name) in name
+    assert (data.name if data.folder is None else data.folder.name) in name
 
 
 def test_overrides_reach_nested_keys_and_keep_toml_types() -> None:
