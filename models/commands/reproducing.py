@@ -15,8 +15,8 @@ def reproduce(options: argparse.Namespace) -> None:
     folder = options.out or Path("runs/reproduce") / options.name
     result = run_experiment(options.name, folder, resolve_device(options.device))
     for number in result.numbers:
-        paper = "-" if number.paper is None else f"{number.paper:g}"
-        console.print(f"{number.what}: paper {paper}, ours {number.ours:g} {number.unit}".rstrip())
+        paper, ours = ("-" if value is None else f"{value:g}" for value in (number.paper, number.ours))
+        console.print(f"{number.what}: paper {paper}, ours {ours} {number.unit}".rstrip())
     console.print(f"{folder}: result.json, {', '.join(result.pictures)}")
     if options.publish:
         publish(folder)

@@ -12,6 +12,7 @@ from models.reproduce.result import Finding, Reproduction
 
 RESULT = "result.json"
 EXPERIMENTS: dict[str, str] = {
+    "igebm-composition": "sprites: energies of concepts added, also in combinations never seen, and a decoder",
     "igebm-trajectories": "a robot hand's future by an energy's chains and by regression",
     "igebm-continual": "Split-MNIST, two classes at a time: a conditional energy, fine-tuning, elastic weights",
 }

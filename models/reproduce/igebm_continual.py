@@ -20,10 +20,10 @@ from models.tasks.continual_runs import (
     SOFTMAX,
     Record,
     Tasks,
-    energy_recipe,
     energy_repeat,
     softmax_repeat,
 )
+from models.training.recipe import load_energy_recipe
 
 FIGURE = "accuracies.png"
 TUNED, ELASTIC = "fine-tuning", "elastic weight consolidation"
@@ -53,7 +53,7 @@ class Settings(Frozen):
 def remake(folder: Path, device: torch.device, settings: Settings | None = None) -> Finding:
     """See `models.reproduce.experiments.Experiment`."""
     settings = settings or Settings()
-    data = energy_recipe(settings.recipe, settings.overrides).data
+    data = load_energy_recipe(settings.recipe, settings.overrides).data
     train, test = load_dataset(data.name, "train", data.folder), load_dataset(data.name, "test", data.folder)
     tasks = split_classes(len(train.class_names), settings.per_task)
     tuning = _tuning(folder / "tuning", train, tasks, settings, device)
@@ -91,7 +91,7 @@ def _tuning(
 def _finding(
     settings: Settings, tasks: Tasks, curves: Curves, tuning: Mapping[float, Record], strength: float, seconds: float
 ) -> Finding:
-    recipe = energy_recipe(settings.recipe, settings.overrides)
+    recipe = load_energy_recipe(settings.recipe, settings.overrides)
     learning, softmax = recipe.learning, settings.softmax
     return Finding(
         title="Continual learning of Split-MNIST",

@@ -148,8 +148,7 @@ class Decoder(nn.Module):
             nn.ReLU(),
             nn.ConvTranspose2d(width, width // 2, 4, 2, 1),
             nn.ReLU(),
-            nn.ConvTranspose2d(width // 2, 1, 4, 2, 1),
-            nn.Tanh(),
+            nn.ConvTranspose2d(width // 2, 1, 4, 2, 1),  # no tanh: it settles on black, which most pixels are
         )
 
     def forward(self, *levels: Tensor) -> Tensor:

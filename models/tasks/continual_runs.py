@@ -7,14 +7,12 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from models.config import Frozen
 from models.console import console
 from models.data import ImageDataset
-from models.errors import CheckpointError, ConfigError
+from models.errors import CheckpointError
 from models.files import replace_file
-from models.networks import build_network, load_weights
 from models.tasks.continual import (
     ElasticWeights,
     SoftmaxLearning,
@@ -24,9 +22,9 @@ from models.tasks.continual import (
     mean_energy,
     softmax_network,
 )
+from models.training.frozen_parts import averaged_energy
 from models.training.program import train_recipe
-from models.training.recipe import EnergyRecipe, load_recipe
-from models.training.run import load_trained
+from models.training.recipe import load_energy_recipe
 
 Tasks = Sequence[tuple[int, ...]]
 ENERGY, LEVELLED = "lowest energy", "lowest energy above its class's level"
@@ -42,14 +40,6 @@ class Record(Frozen):
     asked: dict[str, Any]
     accuracies: dict[str, tuple[float, ...]]
     cpu_seconds: float
-
-
-def energy_recipe(name: str, overrides: Sequence[str]) -> EnergyRecipe:
-    """A recipe of an energy; raises ConfigError for another kind."""
-    recipe = load_recipe(name, overrides)
-    if not isinstance(recipe, EnergyRecipe):
-        raise ConfigError(f"recipe {name}: expected the kind 'energy', got {recipe.kind!r}")
-    return recipe
 
 
 def energy_repeat(
@@ -77,9 +67,9 @@ def energy_repeat(
         for number, classes in enumerate(tasks):
             own = (f"seed={len(tasks) * repeat + number}", f"data.classes={list(classes)}", *begin)
             run = folder / f"task{number}"
-            task = energy_recipe(name, (*overrides, *own))
+            task = load_energy_recipe(name, (*overrides, *own))
             train_recipe(task, run, resume=True, amend=False, device=device)
-            network = _averaged(task, run / "checkpoint.pt").to(device)
+            network = averaged_energy(run / "checkpoint.pt", device)
             levels += [mean_energy(network, train, label) for label in classes]
             labels = [label for each in tasks[: number + 1] for label in each]
             seen = test.of_classes(labels)
@@ -115,12 +105,6 @@ def softmax_repeat(
 
     tasks_asked = {"tasks": [list(each) for each in tasks], "repeat": repeat, "images": len(train)}
     return _kept(path, config.model_dump(mode="json") | tasks_asked, learn)
-
-
-def _averaged(recipe: EnergyRecipe, checkpoint: Path) -> nn.Module:
-    network = build_network(recipe.network.name, recipe.network.arguments)
-    load_weights(network, load_trained(checkpoint, "energy")[0]["average"], str(checkpoint))
-    return network.eval()
 
 
 def _kept(path: Path, asked: dict[str, Any], learn: Callable[[], dict[str, tuple[float, ...]]]) -> Record:

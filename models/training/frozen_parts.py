@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,7 +13,7 @@ from torch.nn import functional
 from models.errors import CheckpointError, ConfigError
 from models.networks import build_network, load_weights
 from models.networks.conversion import load_generator
-from models.training.run import load_trained
+from models.training.run import State, load_trained
 from models.training.sections import Prior
 
 
@@ -34,10 +35,14 @@ def load_prior(prior: Prior, device: torch.device) -> tuple[nn.Module, float] | 
         raise ConfigError(f"prior.energy: {prior.energy} has a prior energy of its own; expected one without")
     if before.get("tau") != prior.tau:
         raise ConfigError(f"prior.tau: {prior.energy} was trained with {before.get('tau')}, got {prior.tau}")
-    network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
-    load_weights(network, state["average"], str(prior.energy))
     temperature: float = recipe["sampler"]["temperature"]
-    return frozen(network, device), temperature
+    return frozen(_averaged(state, recipe, prior.energy), device), temperature
+
+
+def averaged_energy(checkpoint: Path, device: torch.device) -> nn.Module:
+    """The averaged network of an energy's run, frozen; raises CheckpointError for another file."""
+    state, recipe = load_trained(checkpoint, "energy")
+    return frozen(_averaged(state, recipe, checkpoint), device)
 
 
 def starting_generator(path: Path) -> nn.Module:
@@ -78,6 +83,12 @@ def weights_digest(network: nn.Module) -> str:
     for key, tensor in network.state_dict().items():
         digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _averaged(state: State, recipe: dict[str, Any], source: Path) -> nn.Module:
+    network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
+    load_weights(network, state["average"], str(source))
+    return network
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -121,3 +121,11 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> ClassifierRecipe | 
         raise ConfigError(f"recipe {name!r} not found; give a .toml file or one of: {', '.join(recipe_names())}")
     adapter: TypeAdapter[ClassifierRecipe | EnergyRecipe] = TypeAdapter(Recipe)
     return validate(adapter, apply_overrides(read_toml(path), overrides), str(path))
+
+
+def load_energy_recipe(name: str, overrides: Sequence[str] = ()) -> EnergyRecipe:
+    """The same for an energy; raises ConfigError for a recipe of another kind."""
+    recipe = load_recipe(name, overrides)
+    if not isinstance(recipe, EnergyRecipe):
+        raise ConfigError(f"recipe {name!r}: expected kind 'energy', got {recipe.kind!r}")
+    return recipe

@@ -8,10 +8,11 @@ import torch
 from models.banks import Fresh
 from models.data import DataSection, load_dataset, open_training_set
 from models.errors import CheckpointError, ConfigError, DataError, NetworkError
+from models.networks import build_network
 from models.networks.vector_energy import VectorEnergy
 from models.training.initialisers import turned_source
 from models.training.program import train_recipe
-from models.training.recipe import load_recipe
+from models.training.recipe import load_energy_recipe, load_recipe
 from models.training.run import load_checkpoint
 
 SMALL = ("network.arguments.width=8", "sampler.num_steps=1", "warm_start.updates=0", "mid_run.updates=2")
@@ -86,3 +87,10 @@ def test_other_weights_than_before_and_weights_that_do_not_fit_are_refused(tmp_p
         train(tmp_path / "second", given, resume=True)
     with pytest.raises(NetworkError, match=r"first/checkpoint\.pt does not fit LightEnergy: layers"):
         train(tmp_path / "third", given, "network.arguments.width=4")
+
+
+def test_what_can_not_learn_so_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'digits_classifier': expected kind 'energy', got 'classifier'"):
+        load_energy_recipe("digits_classifier")
+    with pytest.raises(NetworkError, match="without classes would have nothing to learn"):
+        build_network("vector", {"size": 4, "widths": [8], "fixed": True})

@@ -1,0 +1,178 @@
+"""Energies of sprites' concepts: learned, added, and judged by what a recogniser sees in what they draw."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from models.config import Frozen
+from models.console import console
+from models.data_sprites import SpriteGrid, SpriteLevels
+from models.errors import CheckpointError
+from models.files import replace_file
+from models.pixels import from_uint8
+from models.tasks.concepts import (
+    Recogniser,
+    combinations,
+    learn_decoder,
+    sample_concepts,
+    seen_combinations,
+)
+from models.training.frozen_parts import averaged_energy
+from models.training.program import train_recipe
+from models.training.recipe import load_energy_recipe
+
+CROSSED = ("scale", "position")
+ENERGIES, DECODER = "energies added", "decoder of both"
+REAL = "real sprites"
+
+
+class Settings(Frozen):
+    """The size of the experiment.
+
+    Args:
+        recipe: of every concept's energy; `overrides` make it another.
+        fractions: of the combinations of a scale and a position, besides the two slices that are always seen.
+        samples: chains of each combination, and of each set of concepts.
+        steps: of the chains that are judged.
+    """
+
+    recipe: str = "sprites_concept"
+    overrides: tuple[str, ...] = ()
+    side: int = Field(default=32, ge=16)
+    scales: tuple[float, ...] = SpriteLevels().scales
+    rotations: tuple[float, ...] = SpriteLevels().rotations
+    positions: tuple[float, ...] = SpriteLevels().positions
+    fractions: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
+    samples: int = Field(default=3, ge=1)
+    composed: int = Field(default=128, ge=8)
+    steps: int = Field(default=300, ge=1)
+    recogniser_updates: int = Field(default=2_000, ge=1)
+    decoder_updates: int = Field(default=1_000, ge=1)
+    seed: int = 0
+
+
+class Errors(Frozen):
+    """How far what was drawn is from what was asked, over combinations that were not seen (or all, where all were).
+
+    Args:
+        position: mean distance in pixels.
+        scale: mean relative error.
+    """
+
+    position: float
+    scale: float
+
+
+class Crossed(Frozen):
+    """One fraction's result; `asked` is the settings that made it."""
+
+    asked: Settings
+    fraction: float
+    images: int
+    errors: dict[str, Errors]
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """What is learned and drawn in `folder`; finished runs and cross products are found again.
+
+    Args:
+        recogniser: on the CPU, where images are judged.
+        device: where energies learn and are sampled.
+    """
+
+    folder: Path
+    settings: Settings
+    grid: SpriteGrid
+    recogniser: Recogniser
+    device: torch.device
+
+    def energy(self, run: str, concept: str, kept: Tensor | None = None) -> nn.Module:
+        """The energy of a concept, learned on all sprites or those of `kept`, bool [N]."""
+        settings, size = self.settings, self.grid.values.sizes[concept]
+        arguments = (f"network.arguments.classes={size}", f"network.arguments.size={settings.side**2}")
+        recipe = load_energy_recipe(settings.recipe, (*settings.overrides, f"seed={settings.seed}", *arguments))
+        path, part = self.folder / run / concept, self.grid.dataset(concept, kept)
+        train_recipe(recipe, path, resume=True, amend=False, device=self.device, part=part)
+        return averaged_energy(path / "checkpoint.pt", self.device)
+
+    def drawn(self, networks: Mapping[str, nn.Module], levels: Mapping[str, Tensor]) -> Tensor:
+        """Chains of the added energies with each concept's levels, int64 [N]; on the CPU."""
+        settings = self.settings
+        sampler = load_energy_recipe(settings.recipe, settings.overrides).sampler
+        sampler = sampler.model_copy(update={"num_steps": settings.steps})
+        generator = torch.Generator(self.device).manual_seed(settings.seed)
+        asked = {name: levels[name].to(self.device) for name in networks}
+        return sample_concepts(networks, asked, (1, settings.side, settings.side), sampler, generator).cpu()
+
+    def composed(self) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
+        """By set of concepts: per cent of each concept's levels that are recognised, and the images [N, 1, S, S]."""
+        networks = {name: self.energy("concepts", name) for name in self.grid.levels}
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        rows = torch.randint(len(self.grid.images), (self.settings.composed,), generator=generator)
+        levels = {name: self.grid.levels[name][rows] for name in networks}
+        shown = {
+            " + ".join(names): self.drawn({name: networks[name] for name in names}, levels)
+            for names in (*((name,) for name in networks), CROSSED, tuple(networks))
+        }
+        right = {title: self._recognised(images, levels, title.split(" + ")) for title, images in shown.items()}
+        right[REAL] = self._recognised(from_uint8(self.grid.images), self.grid.levels, list(networks))
+        return right, shown
+
+    def crossed(self, fraction: float) -> Crossed:
+        """Energies of scale and of position, and a decoder of both, from the slices and a fraction of the rest."""
+        path = self.folder / f"fraction{fraction:g}" / "errors.json"
+        if path.exists():
+            return _read(path, self.settings)
+        start, settings, grid = time.process_time(), self.settings, self.grid
+        sizes = (grid.values.sizes[CROSSED[0]], grid.values.sizes[CROSSED[1]])
+        seen = seen_combinations(sizes, (sizes[0] - 1, sizes[1] // 2), fraction, settings.seed)
+        kept = seen.flatten()[combinations(grid, *CROSSED)]
+        networks = {name: self.energy(path.parent.name, name, kept) for name in CROSSED}
+        decoder = learn_decoder(grid, CROSSED, kept, settings.decoder_updates, settings.seed)
+        asked = (seen if bool(seen.all()) else ~seen).nonzero().repeat(settings.samples, 1)
+        levels = dict(zip(CROSSED, asked.unbind(1), strict=True))
+        drawn = {ENERGIES: self.drawn(networks, levels), DECODER: decoder(*levels.values())}
+        errors = {method: recognised_errors(self.recogniser, x, levels, grid.values) for method, x in drawn.items()}
+        errors[REAL] = recognised_errors(self.recogniser, from_uint8(grid.images), grid.levels, grid.values)
+        result = Crossed(
+            asked=settings,
+            fraction=fraction,
+            images=int(kept.sum()),
+            errors=errors,
+            cpu_seconds=time.process_time() - start,
+        )
+        replace_file(path, result.model_dump_json(indent=1).encode())
+        console.print(f"{path}: {result.errors}")
+        return result
+
+    def _recognised(self, images: Tensor, levels: Mapping[str, Tensor], names: list[str]) -> dict[str, float]:
+        found = self.recogniser.concepts(images, self.grid.values)
+        return {name: 100 * float((found[name] == levels[name]).float().mean()) for name in names}
+
+
+def recognised_errors(
+    recogniser: Recogniser, images: Tensor, levels: Mapping[str, Tensor], values: SpriteLevels
+) -> Errors:
+    """Of images [N, 1, S, S] that were asked to have these levels of scale and position."""
+    some = torch.zeros_like(levels["scale"])
+    asked = values.factors({"shape": some, "rotation": some, "scale": levels["scale"], "position": levels["position"]})
+    scale, x, y = recogniser(images)[2].unbind(1)
+    distance = torch.hypot(x - asked.x, y - asked.y) * images.shape[3]
+    return Errors(position=float(distance.mean()), scale=float(((scale - asked.scale).abs() / asked.scale).mean()))
+
+
+def _read(path: Path, settings: Settings) -> Crossed:
+    try:
+        result = Crossed.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise CheckpointError(f"{path} holds no errors ({error}); delete it, and it is made again") from error
+    if result.asked != settings:
+        raise CheckpointError(f"{path} was made with {result.asked}, expected {settings}; choose another folder")
+    return result
