@@ -1,1 +1,1 @@
-"""What else an energy does besides purifying: restoration."""
+"""What else an energy does besides purifying: restoration, generation, composition, classes in turn, trajectories."""
