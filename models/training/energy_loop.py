@@ -23,6 +23,7 @@ from models.langevin import ChainInfo, LangevinConfig, add_energies, run_langevi
 from models.networks.conditioning import classes_of
 from models.noise import SeededNoise
 from models.precision import autocast
+from models.streams import Stream
 from models.training.average import WeightAverage
 from models.training.build import EnergyParts, begin_chains
 from models.training.chain_gradient import run_last_steps
@@ -122,6 +123,9 @@ def _update(
 
     set_learning_rate(training.optimizer, value_at(config.learning_rates, update))
     batch = next(positives)
+    # Dropout draws from PyTorch's own generator, which no checkpoint holds.
+    masks = Stream((recipe.seed, "dropout", update, training.world.rank))
+    torch.manual_seed(int(masks.generator().integers(2**63)))
     positive, negative = descend(training, batch, negatives, unit, config, through_chains)
     values = {
         "energy_gap": (positive - negative) / unit,

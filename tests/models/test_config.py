@@ -11,7 +11,8 @@ from models.training.recipe import EnergyRecipe, load_recipe, recipe_names
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_loads(name: str) -> None:
-    assert load_recipe(name).data.name in name
+    data = load_recipe(name).data
+    assert (data.name if data.folder is None else data.folder.name) in name
 
 
 def test_overrides_reach_nested_keys_and_keep_toml_types() -> None:

@@ -43,6 +43,17 @@ LONG = [
     "long_run.bank_precision=bfloat16",
 ]
 
+IMPLICIT = [
+    "sampler.num_steps=4",
+    "network.arguments.stem=4",
+    "network.arguments.blocks=[[4, true]]",
+    "implicit_run.batch_size=25",  # shares of 12 and 13
+    "implicit_run.bank_size=101",
+    "implicit_run.objective=logsumexp",
+    "implicit_run.kl_steps=1",
+    "implicit_run.checkpoint_every=1000",
+]
+
 
 def launch(recipe: str, overrides: list[str], folder: Path, processes: int) -> str:
     """What it prints; raises where it fails."""
@@ -69,12 +80,21 @@ def launch(recipe: str, overrides: list[str], folder: Path, processes: int) -> s
     return output
 
 
-@pytest.mark.parametrize(("recipe", "overrides"), [("digits_short", SHORT), ("digits_long", LONG)])
-def test_two_processes_train_what_one_does_and_one_goes_on(tmp_path: Path, recipe: str, overrides: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "regime", "overrides"),
+    [
+        ("digits_short", "short", SHORT),
+        ("digits_long", "long", LONG),
+        ("igebm_digits_conditional", "implicit", IMPLICIT),
+    ],
+)
+def test_two_processes_train_what_one_does_and_one_goes_on(
+    tmp_path: Path, recipe: str, regime: str, overrides: list[str]
+) -> None:
     """The same chains and losses but for the order of sums, six updates in both ways and six more in one process."""
     if overrides is LONG:
         overrides = [*LONG, f"data.folder={write_digits(tmp_path / 'pictures', 70)}"]
-    section = recipe.replace("digits_", "") + "_run.updates="
+    section = f"{regime}_run.updates="
     for folder, processes, updates in (("two", 2, 6), ("two", 1, 12), ("one", 1, 12)):
         output = launch(recipe, [*overrides, f"{section}{updates}"], tmp_path / folder, processes)
         assert output.count("CPU hours in all") == 1, "the leading process alone speaks"

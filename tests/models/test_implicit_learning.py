@@ -120,7 +120,7 @@ def test_energies_are_kept_small_and_low_where_the_data_is(tmp_path: Path) -> No
 @pytest.mark.parametrize("recipe", ["igebm_digits", "igebm_digits_conditional"])
 def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, recipe: str) -> None:
     """With dropout, the term through the chain, and a bank in low precision."""
-    more = ["implicit_run.kl_steps=1", "network.arguments.dropout=0.0", "implicit_run.bank_precision=bfloat16"]
+    more = ["implicit_run.kl_steps=1", "network.arguments.dropout=0.5", "implicit_run.bank_precision=bfloat16"]
     overrides = [*SMALL_STEPS, *more, "implicit_run.checkpoint_every=3"]
     whole = train(tmp_path / "whole", recipe, *overrides)
     train(tmp_path / "parts", recipe, *overrides, "implicit_run.updates=3")
