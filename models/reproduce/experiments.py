@@ -11,7 +11,9 @@ from models.files import commit, replace_file, sole_writer
 from models.reproduce.result import Finding, Reproduction
 
 RESULT = "result.json"
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {
+    "igebm-generation": "CIFAR-10 samples: unconditional, historical ensembles, classes; scores and near copies",
+}
 """Each experiment's name, and what it shows in one line; `igebm-continual` is `models/reproduce/igebm_continual.py`."""
 
 
