@@ -1,6 +1,6 @@
 """A conditional energy as a classifier, argmin_y E(x, y), with chains that first move the image a little.
 
-IGEBM (arXiv 1903.08689, section 4.4) refines an image by a few Langevin steps within the attacker's ball before it asks
+IGEBM (arXiv 1903.08689) refines an image by a few Langevin steps within the attacker's ball before it asks
 for the class. Each class moves a copy of its own, down its own energy: a label that fits finds less to mend.
 """
 

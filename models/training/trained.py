@@ -26,11 +26,12 @@ from models.training.run import kept_weights, load_trained
 
 @dataclass(frozen=True)
 class TrainedEnergy:
-    """A run's energy, frozen and in evaluation mode, with all that its chains follow besides."""
+    """A run's energy, frozen and in evaluation mode, all that its chains follow besides, and what training took."""
 
     recipe: EnergyRecipe
     parts: EnergyParts
     data: TrainingSet
+    cpu_seconds: float
 
     @property
     def network(self) -> nn.Module:
@@ -77,7 +78,7 @@ def load_trained_energy(checkpoint: Path, device: torch.device) -> TrainedEnergy
     parts.training.load_state_dict(state)
     network.load_state_dict(state["average"])
     network.eval().requires_grad_(False)
-    return TrainedEnergy(recipe, parts, data)
+    return TrainedEnergy(recipe, parts, data, state["cpu_seconds"])
 
 
 def load_history(energy: TrainedEnergy, folder: Path, count: int) -> Sequence[TrainedEnergy]:
