@@ -14,7 +14,7 @@ from attacks_eval.gradients import BPDA, FULL, SMOOTH, stand_in
 from attacks_eval.judge import JudgeConfig
 from attacks_eval.pgd import PGD
 from attacks_eval.protocol import run_attack
-from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
+from attacks_eval.purifiers import AutogradPurifier, EnergyPurifier, check_gradients
 from attacks_eval.slots import Task
 from attacks_eval.threat_model import Linf, ThreatModel, check_unit_range
 from models.pixels import LEVELS, from_unit
@@ -72,7 +72,7 @@ class Attacker:
             return self.attack
         if isinstance(purifier, AutogradPurifier):
             check_gradients(purifier, from_unit(images))
-        if isinstance(purifier, LangevinPurifier) and purifier.piecewise_linear(from_unit(images)):
+        if isinstance(purifier, EnergyPurifier) and purifier.piecewise_linear(from_unit(images)):
             note = "the energy is piecewise linear, so grad='full' would be BPDA exactly; 'smooth' is used instead"
             warnings.warn(note, stacklevel=3)
             return self.attack.model_copy(update={"grad": stand_in(self.attack.grad, SMOOTH)})

@@ -112,8 +112,8 @@ def pull_back_exactly(
         if not torch.equal(replayed, states[k + 1][rows]):
             worst = float((replayed - states[k + 1][rows]).abs().max())
             raise GradientError(f"Langevin step {k} was replayed to another state than stored, {worst:.3g} off")
-        x, gradient = _energy_gradient(energy, states[k][rows], config.precision)
-        v = v.index_add(0, rows, _hessian_product(x, gradient, v[rows]), alpha=-config.drift_rate)
+        x, gradient = gradient_with_graph(energy, states[k][rows], config.precision)
+        v = v.index_add(0, rows, hessian_product(x, gradient, v[rows]), alpha=-config.drift_rate)
     return v
 
 
@@ -124,12 +124,12 @@ def pull_back_smoothly(
 
     With a stride, the state in the middle of each group of steps speaks for the group.
     """
-    steps, hessian_product = _steps(states, mode.last), hessian_product_of(twin, config.precision)
+    steps, product = _steps(states, mode.last), hessian_product_of(twin, config.precision)
     for start in range(0, len(steps), mode.stride):
         group = steps[start : start + mode.stride]
         taken = torch.stack([_moves(states, k) for k in group]).sum(0).to(v)
         rows = taken.nonzero().squeeze(1)
-        pulled = hessian_product(states[group[len(group) // 2]][rows], v[rows])
+        pulled = product(states[group[len(group) // 2]][rows], v[rows])
         v = v.index_add(0, rows, taken[rows].view(-1, *(1,) * (v.dim() - 1)) * pulled, alpha=-config.drift_rate)
     return v
 
@@ -140,7 +140,7 @@ def hessian_product_of(energy: Energy, precision: Precision) -> HessianProduct:
         return FrozenLightHessian(energy, DTYPES[precision])
 
     def by_autograd(x: Tensor, v: Tensor) -> Tensor:
-        return _hessian_product(*_energy_gradient(energy, x, precision), v)
+        return hessian_product(*gradient_with_graph(energy, x, precision), v)
 
     return by_autograd
 
@@ -149,8 +149,8 @@ def hessian_product_of(energy: Energy, precision: Precision) -> HessianProduct:
 def hessian_vanishes(energy: Energy, x: Tensor, precision: Precision = "float32") -> bool:
     """Whether H(x) v = 0 exactly for a random v at every image of x [N, ...], as for a piecewise-linear energy."""
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    x, gradient = _energy_gradient(energy, x, precision)
-    return not bool(_hessian_product(x, gradient, v).any())
+    x, gradient = gradient_with_graph(energy, x, precision)
+    return not bool(hessian_product(x, gradient, v).any())
 
 
 def _steps(states: Sequence[Tensor], last: int | None) -> range:
@@ -167,7 +167,7 @@ def _moved(states: Sequence[Tensor], k: int) -> Tensor:
     return _moves(states, k).nonzero().squeeze(1)
 
 
-def _energy_gradient(energy: Energy, state: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
+def gradient_with_graph(energy: Energy, state: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
     """The state as a leaf, and dU/dx still attached to it."""
     with torch.enable_grad():
         x = state.detach().requires_grad_(True)
@@ -177,7 +177,8 @@ def _energy_gradient(energy: Energy, state: Tensor, precision: Precision) -> tup
     return x, gradient
 
 
-def _hessian_product(x: Tensor, gradient: Tensor, v: Tensor) -> Tensor:
+def hessian_product(x: Tensor, gradient: Tensor, v: Tensor) -> Tensor:
+    """H(x) v, without a graph, of the leaf and the gradient that `gradient_with_graph` gave."""
     if not gradient.requires_grad:  # a linear energy
         return torch.zeros_like(v)
     (product,) = torch.autograd.grad(gradient, x, v, allow_unused=True, materialize_grads=True)

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from attacks_eval.defence import Defence
 from attacks_eval.errors import GradientError
-from attacks_eval.gradients import BPDA, FULL, SMOOTH, GradMode, hessian_vanishes
-from attacks_eval.purifiers import AutogradPurifier, LangevinPurifier, check_gradients
+from attacks_eval.gradients import BPDA, FULL, SMOOTH, GradMode
+from attacks_eval.purifiers import AutogradPurifier, EnergyPurifier, check_gradients
 from models.config import Frozen
 from models.pixels import from_unit
 from models.streams import Stream
@@ -23,7 +23,7 @@ class GradientProbe(Frozen):
     """Measured on a few clean images, before the attacks.
 
     Args:
-        has_energy: the purifier is a Langevin chain.
+        has_energy: the purifier's steps follow an energy.
         piecewise_linear: the energy's Hessian is zero, so the exact gradient is the identity's.
         exact: the mode that stands for `full`: itself, or for a piecewise-linear energy `smooth` at the largest stride
             that keeps the gradient.
@@ -55,9 +55,9 @@ def probe_gradients(defence: Defence, images: Tensor, labels: Tensor, stream: St
     purifier = defence.purifier
     if isinstance(purifier, AutogradPurifier):
         check_gradients(purifier, from_unit(images))
-    has_energy = isinstance(purifier, LangevinPurifier)
-    linear = isinstance(purifier, LangevinPurifier) and purifier.piecewise_linear(from_unit(images))
-    if linear and isinstance(purifier, LangevinPurifier) and hessian_vanishes(purifier.twin, from_unit(images)):
+    has_energy = isinstance(purifier, EnergyPurifier)
+    linear = isinstance(purifier, EnergyPurifier) and purifier.piecewise_linear(from_unit(images))
+    if linear and isinstance(purifier, EnergyPurifier) and purifier.twin_is_blind(from_unit(images)):
         raise GradientError(
             "the energy is piecewise linear and its smooth twin is too: build its activations from torch.nn.ReLU or "
             "torch.nn.LeakyReLU, which the twin replaces"

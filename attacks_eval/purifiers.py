@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,19 @@ class Purifier(Protocol):
 
     def record(self, x: Tensor, noise: ChainNoise, mode: GradMode) -> tuple[Tensor, PullBack]:
         """The purified images, detached, and how gradients go back; raises QuestionError for a mode it lacks."""
+        ...
+
+
+@runtime_checkable
+class EnergyPurifier(Purifier, Protocol):
+    """One whose steps follow an energy, and which has a smooth twin of it where the energy is piecewise linear."""
+
+    def piecewise_linear(self, x: Tensor) -> bool:
+        """Whether the energy's Hessian is zero at images x, so that `full` is blind."""
+        ...
+
+    def twin_is_blind(self, x: Tensor) -> bool:
+        """Whether the twin's is zero there too."""
         ...
 
 
@@ -80,6 +93,10 @@ class LangevinPurifier:
     def piecewise_linear(self, x: Tensor) -> bool:
         """Whether the energy's Hessian is zero at x, so that `full` is `bpda`."""
         return hessian_vanishes(self.defence.energy, x)
+
+    def twin_is_blind(self, x: Tensor) -> bool:
+        """Whether the smooth twin's is zero too."""
+        return hessian_vanishes(self.twin, x)
 
 
 DETACHED = (

@@ -16,6 +16,7 @@ from models.errors import ConfigError, DataError
 from models.evaluation.feature_cache import cached_features, image_digest
 from models.evaluation.features import FeatureNetwork, load_efflite0, load_inception
 from models.evaluation.fidelity import MINIMUM_COUNT, SCORE_STEPS, Score, score
+from models.evaluation.inception_score import classifier_score
 from models.evaluation.sample_files import read_samples
 from models.files import commit, replace_file
 from models.manifest import ImageShape
@@ -59,7 +60,7 @@ def fidelity_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def fidelity(options: argparse.Namespace) -> None:
-    """Fréchet distance, KID, precision and recall of samples, each beside its floor: real images' score."""
+    """Fréchet distance, KID, precision, recall and Inception Score of samples, each beside real images' score."""
     if options.count < MINIMUM_COUNT:
         raise ConfigError(f"--count {options.count}: expected at least {MINIMUM_COUNT}")
     network = _network(options)
@@ -77,6 +78,8 @@ def fidelity(options: argparse.Namespace) -> None:
     with progress_bar("scores", SCORE_STEPS) as progress:
         done = partial(progress.advance, progress.task_ids[0])
         scores = score(network.name, network.frechet_name, features, reference, held_out, done)
+    by_classifier = classifier_score(network, features, held_out)
+    scores += () if by_classifier is None else (by_classifier,)
     for each in scores:
         console.print(str(each))
     result = FidelityResult(

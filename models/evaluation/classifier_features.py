@@ -31,6 +31,18 @@ class _Penultimate(nn.Module):
         return self.network.features(self._normalisation(from_unit(pixels[:, : self._channels] / LEVELS)))
 
 
+class _Head(nn.Module):
+    """What the head reads to logits."""
+
+    def __init__(self, network: CompactResNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.network.head(features) * self.network.logit_scale
+        return logits
+
+
 def load_classifier_features(checkpoint: Path, device: torch.device) -> FeatureNetwork:
     """The averaged weights of a classifier run; named after its data and weights, as in `digits-0123abcd`.
 
@@ -48,4 +60,5 @@ def load_classifier_features(checkpoint: Path, device: torch.device) -> FeatureN
     assert isinstance(stem, nn.Conv2d)
     module = frozen(_Penultimate(network, recipe.normalisation, stem.in_channels), device)
     identity = f"last features of a classifier of {recipe.data.name}, {recipe.network.arguments}, weights {digest}"
-    return FeatureNetwork(f"{recipe.data.name}-{digest[:8]}", identity, module, device)
+    head = frozen(_Head(network), device)
+    return FeatureNetwork(f"{recipe.data.name}-{digest[:8]}", identity, module, device, head)

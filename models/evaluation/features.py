@@ -38,12 +38,14 @@ class FeatureNetwork:
         name: stands in the scores' names, as in KID-EffLite0.
         identity: weights and preprocessing: networks of one identity give the same features.
         module: pixels [B, 3, H, W] in [0, 255] to features [B, D].
+        head: features [B, D] to the logits [B, K] of the network's own classifier, where it has one.
     """
 
     name: str
     identity: str
     module: nn.Module
     device: torch.device
+    head: nn.Module | None = None
 
     @property
     def frechet_name(self) -> str:
@@ -91,7 +93,8 @@ def load_efflite0(device: torch.device) -> FeatureNetwork:
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(weights)
     identity = f"EfficientNet-Lite0, pooled, at {EFFLITE0_SIDE} pixels, weights {EFFLITE0_SHA256}"
-    return FeatureNetwork("EffLite0", identity, _frozen(_EffLite0(network), device), device)
+    module = _frozen(_EffLite0(network), device)
+    return FeatureNetwork("EffLite0", identity, module, device, network._fc)
 
 
 def load_inception(path: Path, sha256: str, device: torch.device) -> FeatureNetwork:

@@ -12,11 +12,15 @@ from models.reproduce.result import Finding, Reproduction
 
 RESULT = "result.json"
 EXPERIMENTS: dict[str, str] = {
+    "igebm-generation": "CIFAR-10 samples: unconditional, historical ensembles, classes; scores and near copies",
+    "igebm-robustness": "the conditional energy as a classifier, attacked with and without its refinement",
     "igebm-composition": "sprites: energies of concepts added, also in combinations never seen, and a decoder",
     "igebm-trajectories": "a robot hand's future by an energy's chains and by regression",
     "igebm-continual": "Split-MNIST, two classes at a time: a conditional energy, fine-tuning, elastic weights",
 }
 """Each experiment's name, and what it shows in one line; `igebm-continual` is `models/reproduce/igebm_continual.py`."""
+ELSEWHERE = {"igebm-robustness": "attacks_eval.igebm_robustness"}
+"""Experiments that need another package of the project, known here by name alone: `models` imports none of them."""
 
 
 class Experiment(Protocol):
@@ -36,7 +40,8 @@ def reproduce(name: str, folder: Path, device: torch.device) -> Reproduction:
     """
     if name not in EXPERIMENTS:
         raise ConfigError(f"unknown experiment {name!r}; expected one of {', '.join(EXPERIMENTS)}")
-    experiment = cast(Experiment, import_module(f"models.reproduce.{name.replace('-', '_')}"))
+    module = ELSEWHERE.get(name, f"models.reproduce.{name.replace('-', '_')}")
+    experiment = cast(Experiment, import_module(module))
     with sole_writer(folder):
         found = experiment.remake(folder, device)
         result = Reproduction(

@@ -88,6 +88,8 @@ def _learn(recipe: EnergyRecipe, parts: EnergyParts, run: TrainingRun) -> None:
             done = training.update == last_update
             run.log(training.update, values, echo=done or training.update % config.log_every == 0)
             progress.advance(progress.task_ids[0])
+            if config.keep_every and training.update % config.keep_every == 0:
+                run.keep(training.update, training.average.network.state_dict())
             if done or training.update % config.checkpoint_every == 0:
                 training.check_identical()
                 checkpoint = run.save(training.update, training.state_dict())

@@ -3,6 +3,7 @@
 runs/NAME/
   recipe.json       the resolved recipe
   checkpoint.pt     weights, average, optimizer, bank, random state; replaced atomically
+  history/          averaged weights of earlier updates, where the recipe keeps them
   metrics.jsonl     one line a logged update
   tensorboard/      the same numbers for TensorBoard
   diagnostics.html  how learning goes, with the pictures beside it
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
 
 from models.config import Frozen
 from models.console import console
@@ -25,6 +28,7 @@ from models.files import replace_file
 from models.training.distributed import ALONE, World
 
 State = dict[str, Any]
+HISTORY = "history"
 
 
 def save_checkpoint(path: Path, state: State) -> None:
@@ -65,6 +69,11 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
+def kept_weights(folder: Path) -> dict[int, Path]:
+    """The averaged weights that the run in `folder` kept, by their update, oldest first."""
+    return {int(path.stem): path for path in sorted((folder / HISTORY).glob("*.safetensors"))}
+
+
 class TrainingRun:
     """Folder, metrics and progress of one run.
 
@@ -90,7 +99,7 @@ class TrainingRun:
         return self._cpu_seconds_before + time.process_time() - self._cpu_start
 
     def restore(self) -> State | None:
-        """The saved state, or None for a fresh run; drops metrics logged after that state."""
+        """The saved state, or None for a fresh run; drops metrics and weights written after that state."""
         state = load_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
         amendments: list[Any] = []
         update = 0
@@ -110,6 +119,8 @@ class TrainingRun:
         if not self._world.leads:
             return state
         self._open_metrics(update)
+        for later in (path for number, path in kept_weights(self.folder).items() if number > update):
+            later.unlink()
         (self.folder / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n")
         return state
 
@@ -125,6 +136,12 @@ class TrainingRun:
             self._writer.flush()
             save_checkpoint(self.checkpoint, {**state, **own})
         return {**state, **own}
+
+    def keep(self, update: int, weights: Mapping[str, Tensor]) -> None:
+        """Leave a network's weights in the run's history."""
+        if self._world.leads:
+            content = save_safetensors({name: value.contiguous() for name, value in weights.items()})
+            replace_file(self.folder / HISTORY / f"{update:08}.safetensors", content)
 
     def log(self, update: int, values: Mapping[str, float], echo: bool = True) -> None:
         """Append to metrics.jsonl and TensorBoard, and print one line when `echo`."""

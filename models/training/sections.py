@@ -106,6 +106,7 @@ class Learning(Frozen):
         langevin_clip: longest gradient of the potential that a chain follows (L2 over an image).
         update_precision: of the network while it learns; weights, gradients and optimizer stay in float32.
         bank_precision: what the bank holds its chains in.
+        keep_every: updates after which the averaged weights are kept for good, for a historical ensemble; 0 keeps none.
     """
 
     updates: int = Field(ge=1)
@@ -125,6 +126,7 @@ class Learning(Frozen):
     bank_precision: Precision = "float32"
     log_every: int = Field(default=20, ge=1)
     checkpoint_every: int = Field(default=200, ge=1)
+    keep_every: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _bank_holds_a_batch(self) -> "Learning":

@@ -45,7 +45,7 @@ def test_the_result_says_what_it_was_measured_on(tmp_path: Path, capsys: pytest.
     written = (tmp_path / "result.json").read_text()
     result = json.loads(written)
     scores = {each["name"]: each for each in result["scores"]}
-    assert list(scores) == ["FD-EffLite0", "KID-EffLite0", "Precision-EffLite0", "Recall-EffLite0"]
+    assert list(scores) == ["FD-EffLite0", "KID-EffLite0", "Precision-EffLite0", "Recall-EffLite0", "IS-EffLite0"]
     frechet = scores["FD-EffLite0"]
     assert frechet["samples"]["value"] > 2 * frechet["floor"]["value"] > 0
     assert f"{frechet['samples']['value']:.2f}" in printed
