@@ -57,11 +57,11 @@ def explain(found: Found, floor: Sequence[float]) -> str:
         energy, network, noisy = (mean_distance(models[name])[0] for name in (ENERGY, NETWORK, NOISY))
         said.append(
             f"With {setting} the energy's distance, {energy:.2f}, is {'' if energy < network else 'not '}below the "
-            f"regression's, {network:.2f}; other real trajectories have {fmean(floor):.2f}."
+            f"regression's, {network:.2f}; real trajectories from other starts have {fmean(floor):.2f}."
         )
         if energy < network:
             said.append("Regression gives the mean of the possible futures, which spreads less than they do.")
-            bound = "no less than the energy does" if noisy <= energy else "but not as far as the energy comes"
+            bound = "as near as the energy or nearer" if noisy <= energy else "not as near as the energy"
             said.append(f"Gaussian noise of its own residuals brings it to {noisy:.2f}, {bound}.")
         else:
             said.append("Chains add their noise at every step, and what is nearly determined has little of its own.")

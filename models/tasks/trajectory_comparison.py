@@ -58,7 +58,7 @@ class Size(Frozen):
     """
 
     learning: Learning = Learning()
-    energies: tuple[Try, ...] = (Try(rate=1e-3), Try(rate=3e-4))
+    energies: tuple[Try, ...] = (Try(rate=4e-4), Try(rate=2e-4))
     networks: tuple[Try, ...] = (Try(rate=1e-3), Try(rate=3e-4), Try(rate=1e-3, spectral_norm=True))
     chain_steps: int = Field(default=60, ge=1)
     seeds: int = Field(default=3, ge=1)

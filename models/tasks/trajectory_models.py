@@ -27,9 +27,13 @@ from models.training.regression import regress
 from models.training.run import load_trained
 from models.training.sections import FromNoise, ImplicitRun, NetworkSection
 
-PENALTY = 0.1
-"""Of the squares of the energies: at 1, as IGEBM has it for images, energies this small would stay flat."""
+PENALTY = 0.01
+"""Of the squares of the energies, which it keeps within 1 / (2 * penalty) of 0: at IGEBM's 1 they would say too little
+at this temperature."""
 CHECKPOINT_EVERY = 2_000
+SAMPLER = LangevinConfig(num_steps=30, step_size=0.03, temperature=0.03, gradient_clamp=4.0, box=1.0)
+"""No number moves further by its gradient than two standard deviations of a step's noise, as in IGEBM: without the
+clamp chains overshoot in the narrow directions of the motion, and what learns from them diverges."""
 
 
 class Learning(Frozen):
@@ -44,10 +48,10 @@ class Learning(Frozen):
     data: Path | None = None
     widths: tuple[int, ...] = (256, 256)
     scale: float = Field(default=8.0, gt=0)
-    updates: int = Field(default=8_000, ge=1)
+    updates: int = Field(default=6_000, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    sampler: LangevinConfig = LangevinConfig(num_steps=30, step_size=0.025, temperature=0.03)
-    bank_size: int = Field(default=4_000, ge=1)
+    sampler: LangevinConfig = SAMPLER
+    bank_size: int = Field(default=1_024, ge=1)
 
     @property
     def section(self) -> DataSection:

@@ -65,7 +65,7 @@ def _plot_distances(axis: "Axes", models: Mapping[str, Sequence[Scores]], floor:
         axis.plot(steps, mean.numpy(), color=colour, label=name)
         low = (mean - spread).clamp(min=1e-4)
         axis.fill_between(steps, low.numpy(), (mean + spread).numpy(), color=colour, alpha=0.2, linewidth=0)
-    axis.plot(steps, list(floor), color="black", linestyle=":", label="other real trajectories")
+    axis.plot(steps, list(floor), color="black", linestyle=":", label="real, from other starts")
     axis.set_yscale("log")
     axis.set_xlabel("steps ahead")
 

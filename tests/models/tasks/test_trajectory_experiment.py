@@ -52,7 +52,7 @@ def test_of_a_random_walk_regression_stands_still_and_chains_walk(finding: tuple
         assert regression == pytest.approx(apart, rel=0.35)  # of 400 starts, which are biased upwards
         assert noisy < energy < 0.6 * regression
         assert f"With {setting} the energy's distance, {energy:.2f}, is below the regression's" in found.why
-        assert f"brings it to {noisy:.2f}, no less than the energy does" in found.why
+        assert f"brings it to {noisy:.2f}, as near as the energy or nearer" in found.why
         assert found.details["chosen"][setting][NETWORK] == "0.01"
     assert found.details["diversity"][-1] == pytest.approx((HORIZON / 3) ** 0.5, rel=0.35)
     assert (folder / PICTURE).read_bytes().startswith(b"\x89PNG")
@@ -75,10 +75,10 @@ def test_what_is_said_follows_from_the_distances() -> None:
     assert mean_distance(runs(1.0, 2.0)) == (2.0, pytest.approx(0.5**0.5))
     assert mean_distance(runs(1.0)) == (1.5, None)
     said = explain({"a": {ENERGY: runs(1.0), NETWORK: runs(9.0), NOISY: runs(3.0)}}, (0.25, 0.75))
-    assert "With a the energy's distance, 1.50, is below the regression's, 9.50; other real" in said
-    assert "to 3.50, but not as far as the energy comes" in said
+    assert "With a the energy's distance, 1.50, is below the regression's, 9.50; real trajectories" in said
+    assert "to 3.50, not as near as the energy" in said
     said = explain({"a": {ENERGY: runs(1.0), NETWORK: runs(9.0), NOISY: runs(0.5)}}, (0.5,))
-    assert "to 1.00, no less than the energy does" in said
+    assert "to 1.00, as near as the energy or nearer" in said
     said = explain({"a": {ENERGY: runs(2.0), NETWORK: runs(1.0), NOISY: runs(1.0)}}, (0.5,))
-    assert "2.50, is not below the regression's, 1.50; other real trajectories have 0.50" in said
+    assert "2.50, is not below the regression's, 1.50; real trajectories from other starts have 0.50" in said
     assert "mean of the possible futures" not in said
