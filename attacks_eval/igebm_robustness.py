@@ -55,7 +55,7 @@ class Size(Frozen):
     overrides: tuple[str, ...] = igebm_generation.FULL.overrides
     fitted: int = 1000
     clean: int = 500
-    attacked: int = 12
+    attacked: int = 24
     steps: int = 10
     budget: float = 8.0
     replicates: int = 1

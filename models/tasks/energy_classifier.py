@@ -13,12 +13,14 @@ from torch.nn import functional
 
 from models.composed import Conditional
 from models.errors import NetworkError
+from models.gradients import Gradient
 from models.langevin import LangevinConfig, langevin_transition
 from models.networks.conditioning import classes_of
 from models.networks.plain import plain_copy
 from models.networks.smooth_twin import smooth_twin
 from models.noise import UNSEEDED, Noise
 from models.pixels import LEVEL_WIDTH
+from models.precision import Precision
 
 FITTING_STEPS = 100
 
@@ -72,11 +74,16 @@ class EnergyClassifier(nn.Module):
         """The same with the corners of the energy's activations rounded."""
         return EnergyClassifier(smooth_twin(self.energy, smoothing), self.channels, self.bias)
 
-    def gradient(self, copies: Tensor, config: LangevinConfig) -> tuple[Tensor, Tensor]:
-        """The potential [N] and its gradient by the copies, without a graph."""
+    def gradient(self, copies: Tensor, precision: Precision) -> Gradient:
+        """The potential's gradient for a run of as many copies as these, of the weights as they are."""
         conditional, chains = self._each(copies)
-        u, gradient = conditional.frozen(config.precision)(chains)
-        return u.view(len(copies), self.classes).sum(1), gradient.view_as(copies)
+        each = conditional.frozen(precision)
+
+        def of(x: Tensor) -> tuple[Tensor, Tensor]:
+            u, gradient = each(x.reshape(chains.shape))
+            return u.view(len(x), self.classes).sum(1), gradient.reshape(x.shape)
+
+        return of
 
     def _each(self, copies: Tensor) -> tuple[Conditional, Tensor]:
         labels = torch.arange(self.classes, device=copies.device).repeat(len(copies))
@@ -97,10 +104,11 @@ def refine(
     """
     copies = classifier.copies(images).detach().contiguous()
     low, high = ball(copies, config)
+    gradient = classifier.gradient(copies, config.precision)
     callback(copies)
     for _ in range(config.num_steps):
         copies, _ = langevin_transition(
-            lambda x: classifier.gradient(x, config),
+            gradient,
             copies,
             config.step_size,
             config.drift_rate,

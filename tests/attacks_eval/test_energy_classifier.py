@@ -88,7 +88,7 @@ def test_on_quadratic_energies_the_gradient_is_the_closed_form(mode: GradMode, p
 def smooth_energy(activation: str = "silu") -> nn.Module:
     torch.manual_seed(0)
     arguments = {"channels": 3, "stem": 6, "blocks": [[6, True]], "classes": 3, "activation": activation}
-    network = build_network("residual", arguments).eval()
+    network = build_network("residual", arguments).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.7)
     return network
