@@ -101,35 +101,24 @@ def run_chains(
         ChainDiverged: an energy is no longer finite; the checkpoint before it is kept.
         FolderInUse: another program runs chains in it.
     """
-    with sole_writer(folder):
-        return _run_chains(energy, start, config, summarise, folder, identity)
-
-
-def _run_chains(
-    energy: Energy,
-    start: Tensor,
-    config: LongChains,
-    summarise: Summarise,
-    folder: Path,
-    identity: Mapping[str, Any],
-) -> Tensor:
     whole = json.loads(json.dumps({**identity, **config.model_dump(exclude={"snapshots"}), "chains": len(start)}))
-    now = _restore(folder, whole, config.snapshots, start.device)
-    if now is None:
-        now = _Progress(0, start, [summarise(start, nats(energy, start, config.block.temperature))])
-    saved_at = time.monotonic()
-    with progress_bar("chain steps", config.snapshots[-1], now.step) as progress:
-        try:
-            while now.step < config.snapshots[-1]:
-                now = _advance(now, energy, config, summarise, folder)
-                progress.advance(progress.task_ids[0], config.block.num_steps)
-                if now.step in config.snapshots or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                    _save(folder, now, whole)
-                    saved_at = time.monotonic()
-        except KeyboardInterrupt:
-            _save(folder, now, whole)
-            raise
-    return torch.stack(now.trace[: config.snapshots[-1] // config.record_every + 1])
+    with sole_writer(folder):
+        now = _restore(folder, whole, config.snapshots, start.device)
+        if now is None:
+            now = _Progress(0, start, [summarise(start, nats(energy, start, config.block.temperature))])
+        saved_at = time.monotonic()
+        with progress_bar("chain steps", config.snapshots[-1], now.step) as progress:
+            try:
+                while now.step < config.snapshots[-1]:
+                    now = _advance(now, energy, config, summarise, folder)
+                    progress.advance(progress.task_ids[0], config.block.num_steps)
+                    if now.step in config.snapshots or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                        _save(folder, now, whole)
+                        saved_at = time.monotonic()
+            except KeyboardInterrupt:
+                _save(folder, now, whole)
+                raise
+        return torch.stack(now.trace[: config.snapshots[-1] // config.record_every + 1])
 
 
 def _advance(now: _Progress, energy: Energy, config: LongChains, summarise: Summarise, folder: Path) -> _Progress:
