@@ -1,4 +1,4 @@
-"""python -m attacks_eval run | report | compare | baseline | trade-off | craft (also installed as limpid-attack)"""
+"""python -m attacks_eval COMMAND; --help lists the commands (also installed as limpid-attack)"""
 
 import argparse
 import itertools

@@ -16,6 +16,7 @@ from attacks_eval.report.compare import write_comparison
 from attacks_eval.report.write import write_report
 from attacks_eval.threat_model import ThreatModel
 from models.bundle import Bundle, load_bundle
+from models.commands.reproducing import conclude, result_arguments
 from models.config import apply_overrides, validate
 from models.console import console, positive_int
 from models.data import DATASETS
@@ -24,6 +25,7 @@ from models.evaluation.sample import take_images
 from models.manifest import Manifest
 from models.pixels import to_unit
 from models.purifier import Preset
+from models.reproduce.experiments import run_experiment
 
 BUDGETS = {"linf": 8.0, "l2": 127.5}
 
@@ -102,6 +104,17 @@ def compare(options: argparse.Namespace) -> None:
     console.print(f"written to {options.out}")
 
 
+def igebm_robustness(options: argparse.Namespace) -> None:
+    """Remake IGEBM's conditional energy as a classifier under attack; the same command continues an interrupted one."""
+    # Imported here: it trains, and needs the `train` extra.
+    from attacks_eval.igebm_robustness import remake
+
+    name = "igebm-robustness"
+    folder = options.out or Path("runs/reproduce") / name
+    result = run_experiment(name, remake, folder, resolve_device(options.device), f"python -m attacks_eval {name}")
+    conclude(result, folder, options.publish)
+
+
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add run, report and compare to a parser."""
     p = commands.add_parser("run", help=run.__doc__, description=run.__doc__)
@@ -131,6 +144,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     p = commands.add_parser("report", help=report.__doc__, description=report.__doc__)
     p.set_defaults(run=report)
     p.add_argument("folder", type=Path)
+
+    p = commands.add_parser("igebm-robustness", help=igebm_robustness.__doc__, description=igebm_robustness.__doc__)
+    p.set_defaults(run=igebm_robustness)
+    result_arguments(p)
+    p.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
 
     p = commands.add_parser("compare", help=compare.__doc__, description=compare.__doc__)
     p.set_defaults(run=compare)

@@ -23,7 +23,7 @@ Shares = Mapping[str, Mapping[str, float]]
 
 
 def remake(folder: Path, device: torch.device, settings: Settings | None = None) -> Finding:
-    """See `models.reproduce.experiments.Experiment`."""
+    """See `models.reproduce.experiments.Remake`."""
     settings, start = settings or Settings(), time.process_time()
     values = SpriteLevels(settings.scales, settings.rotations, settings.positions)
     grid = sprite_grid(settings.side, values)

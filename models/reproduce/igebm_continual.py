@@ -51,7 +51,7 @@ class Settings(Frozen):
 
 
 def remake(folder: Path, device: torch.device, settings: Settings | None = None) -> Finding:
-    """See `models.reproduce.experiments.Experiment`."""
+    """See `models.reproduce.experiments.Remake`."""
     settings = settings or Settings()
     data = load_energy_recipe(settings.recipe, settings.overrides).data
     train, test = load_dataset(data.name, "train", data.folder), load_dataset(data.name, "test", data.folder)

@@ -44,7 +44,7 @@ class Finding(Frozen):
 
 
 class Reproduction(Finding):
-    """A finished experiment; `name` is the one that `python -m models reproduce` knows."""
+    """A finished experiment; `command` remakes it."""
 
     kind: Literal["reproduction"] = "reproduction"
     name: str

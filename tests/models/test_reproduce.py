@@ -1,12 +1,13 @@
 """Results of the papers: what is published is what was measured, and the page says nothing else."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from models.errors import DataError
-from models.reproduce.experiments import RESULT
+from models.reproduce.experiments import EXPERIMENTS, RESULT
 from models.reproduce.page import PACKAGE, publish, published, render_results
 from models.reproduce.result import Number, Reproduction
 
@@ -35,6 +36,11 @@ def write_result(folder: Path, name: str, ours: float) -> None:
     folder.mkdir(parents=True)
     (folder / RESULT).write_text(result.model_dump_json())
     (folder / "curve.png").write_bytes(ours.hex().encode())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_listed_experiment_can_be_remade(name: str) -> None:
+    assert callable(import_module(f"models.reproduce.{name.replace('-', '_')}").remake)
 
 
 def test_publishing_replaces_one_experiment_and_keeps_the_others(tmp_path: Path) -> None:
