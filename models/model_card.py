@@ -13,8 +13,8 @@ def render_model_card(manifest: Manifest) -> str:
         parts += ["## Against an attacker who knows the defence", _robustness(manifest.measured["robustness"])]
     if "baseline" in manifest.measured:
         parts += ["## Against an attacker who does not", _baseline(manifest.measured["baseline"])]
-    if "before" in manifest.measured:
-        parts += ["## Before the last training", _before(manifest.measured["before"], manifest.measured["baseline"])]
+    if "beside" in manifest.measured:
+        parts += ["## Beside other weights", _beside(manifest.measured["beside"], manifest.measured["baseline"])]
     if "trade_off" in manifest.measured:
         parts += ["## Steps, step size and replicates", _trade_off(manifest.measured["trade_off"])]
     if not manifest.measured:
@@ -150,25 +150,21 @@ def _baseline(measured: dict[str, Any]) -> str:
     )
 
 
-def _before(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Earlier weights and these on the same images, clean and attacked, each with the presets it shipped with."""
+def _beside(others: dict[str, dict[str, Any]], own: dict[str, Any]) -> str:
+    """Other weights and these on the same images, clean and attacked."""
     rows = []
-    for weights, measured in (("before", before), ("now", now)):
+    for weights, measured in {"these weights": own, **others}.items():
         for name, row in measured["presets"].items():
             chain = row["preset"]
-            rows.append(
-                [
-                    f"{weights}, {name}",
-                    _steps(chain["num_steps"], chain.get("settle")),
-                    str(chain["replicates"]),
-                    _percent(row["transfer"]),
-                    _percent(row["clean"]),
-                ]
-            )
-    return (
-        f"The same test images and attack, with the weights before ({before['weights'][:16]}, measured at commit "
-        f"{before['commit'][:12]}) and with these.\n\n{_table(['', 'steps', 'replicates', 'attacked', 'clean'], rows)}"
+            steps, replicates = _steps(chain["num_steps"], chain.get("settle")), str(chain["replicates"])
+            accuracies = [_percent(row["transfer"]), _percent(row["clean"])]
+            rows.append([f"{weights}, {name}", steps, replicates, *accuracies])
+    named = "; ".join(
+        f"{what}: {measured['weights'][:16]}, measured at commit {measured['commit'][:12]}"
+        for what, measured in others.items()
     )
+    head = f"The same test images and attack with weights that are not in this bundle ({named})."
+    return f"{head}\n\n{_table(['', 'steps', 'replicates', 'attacked', 'clean'], rows)}"
 
 
 def _trade_off(measured: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from models.bundle import Bundle, load_bundle, read_manifest
 from models.console import console, positive_int, progress_bar
 from models.data import DATASETS
 from models.device import resolve_device
-from models.errors import DataError
+from models.errors import ConfigError, DataError
 from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.evaluation.calibrate import calibrate
 from models.evaluation.sample import LabelledImages, take_images
@@ -28,8 +28,9 @@ def measured(options: argparse.Namespace) -> None:
         if not manifest.answers(result):
             raise DataError(f"{path} was measured on another bundle than {manifest.name}, {manifest.digest[:16]}")
         results[result["kind"]] = for_the_card(result)
-    if options.before is not None:
-        results["before"] = _earlier(options.before, results.get("baseline"))
+    if options.beside:
+        given = dict(map(_named_file, options.beside))
+        results["beside"] = {what: _of_others(path, results.get("baseline")) for what, path in given.items()}
     write_manifest(options.bundle, manifest.model_copy(update={"measured": results}))
     console.print(f"{options.bundle}: model card shows {', '.join(results)}")
 
@@ -38,7 +39,12 @@ def measured_arguments(parser: argparse.ArgumentParser) -> None:
     """What `measured` reads."""
     parser.add_argument("bundle", type=Path)
     parser.add_argument("results", type=Path, nargs="+", help="result files of attacks_eval")
-    parser.add_argument("--before", type=Path, help="a baseline of earlier weights, to show beside this bundle's")
+    parser.add_argument(
+        "--beside",
+        action="append",
+        metavar="WHAT=FILE",
+        help="a baseline of other weights on the same images, to show beside this bundle's; WHAT says which they are",
+    )
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -87,13 +93,20 @@ def _calibrate(bundle: Bundle, clean: LabelledImages, preset_names: Sequence[str
         console.print(f"{name:<15} calibrated on {len(clean.images)} images, suspicion up to {calibration.largest:.3f}")
 
 
-def _earlier(path: Path, now: dict[str, Any] | None) -> dict[str, Any]:
+def _named_file(given: str) -> tuple[str, Path]:
+    what, _, path = given.partition("=")
+    if not what or not path:
+        raise ConfigError(f"--beside {given!r}: expected WHAT=FILE")
+    return what, Path(path)
+
+
+def _of_others(path: Path, own: dict[str, Any] | None) -> dict[str, Any]:
     """The baseline in `path`; raises DataError unless it is of the same images and attack as the bundle's own."""
-    before = _read_json(path)
+    others = _read_json(path)
     same = ("kind", "data", "first", "images", "seed", "threat")
-    if now is None or any(before.get(key) != now[key] for key in same):
-        raise DataError(f"--before {path} is not a baseline of the images and attack of this bundle's own baseline")
-    return before
+    if own is None or any(others.get(key) != own[key] for key in same):
+        raise DataError(f"--beside {path} is not a baseline of the images and attack of this bundle's own baseline")
+    return others
 
 
 def _read_json(path: Path) -> dict[str, Any]:
