@@ -169,7 +169,7 @@ def _beside(others: dict[str, dict[str, Any]], own: dict[str, Any]) -> str:
 
 def _trade_off(measured: dict[str, Any]) -> str:
     chain = ("num_steps", "settle", "step_size", "temperature")
-    held = {tuple(row.get(key) for key in chain): row for row in measured.get("white_box", [])}
+    held = {tuple(row.get(key) for key in chain): _percent(row["held"]) for row in measured.get("white_box", [])}
     rows = [
         [
             _steps(row["num_steps"], row.get("settle")),
@@ -178,7 +178,7 @@ def _trade_off(measured: dict[str, Any]) -> str:
             str(row["replicates"]),
             _percent(row["clean"]),
             _percent(row["transfer"]),
-            *([_percent(held[tuple(row.get(key) for key in chain)]["held"])] if held else []),
+            *([held.get(tuple(row.get(key) for key in chain), "not measured yet")] if held else []),
             f"{row['image_steps']:,.0f}",
         ]
         for row in undominated(measured["rows"])

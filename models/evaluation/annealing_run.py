@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from models.config import Frozen
-from models.errors import CheckpointError
 from models.evaluation.ais import Annealing, LogZ, Session, Walk, anneal_down, anneal_up, check_ends, tune
 from models.evaluation.hamiltonian import Path as Between
 from models.files import replace_file
+from models.kept import kept_record, require_same
 
 WALKS = "walks.json"
 
@@ -51,7 +50,10 @@ def anneal(
     if ends is not None:
         check_ends(config.base, ends)
     whole = json.loads(json.dumps({**identity, "annealing": config.model_dump()}))
-    kept = _read(folder / WALKS, whole) or _Kept(identity=whole, sizes=tuple(tune(path, shape, config, device)))
+    kept = kept_record(folder / WALKS, _Kept, "annealed walks") or _Kept(
+        identity=whole, sizes=tuple(tune(path, shape, config, device))
+    )
+    require_same(folder / WALKS, kept.identity, whole)
     walks, lock = dict(kept.walks), threading.Lock()
 
     def finished(name: str, walk: Walk) -> None:
@@ -63,17 +65,3 @@ def anneal(
     up = anneal_up(path, shape, config, kept.sizes, device, session)
     down = None if ends is None else anneal_down(path, ends, config, kept.sizes, session)
     return up, down
-
-
-def _read(file: Path, identity: dict[str, Any]) -> _Kept | None:
-    if not file.exists():
-        return None
-    try:
-        kept = _Kept.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise CheckpointError(f"{file} is not a file of annealing: {error.errors()[0]['msg']}") from error
-    changed = [name for name in sorted(identity | kept.identity) if identity.get(name) != kept.identity.get(name)]
-    if changed:
-        lines = "; ".join(f"{name}: {kept.identity.get(name)!r} -> {identity.get(name)!r}" for name in changed)
-        raise CheckpointError(f"{file} belongs to another annealing ({lines}); choose another folder")
-    return kept

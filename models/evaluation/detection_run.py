@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from models.config import Frozen
@@ -21,6 +20,7 @@ from models.evaluation.detection_statistics import Detection, detection
 from models.evaluation.feature_cache import image_digest
 from models.files import replace_file
 from models.gradients import Energy
+from models.kept import kept_tensors
 from models.pixels import from_uint8
 from models.precision import Precision
 from models.streams import Stream
@@ -180,22 +180,15 @@ def _measure(subject: Subject, name: str, images: Tensor, folder: Path, advance:
     # The device is in the name because GPUs round differently.
     content = f"{subject.weights}, {subject.precision}, {subject.device.type}, {image_digest(images)}"
     path = folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
-    if path.exists():
+    if (kept := kept_tensors(path, Response._fields, "responses")) is not None:
         advance(len(images))
-        return _read(path)
+        return Response(**kept[0])
     response = respond(subject.energy, from_uint8(images).to(subject.device), subject.precision, advance)
     for values in response:
         if not values.isfinite().all():
             raise DataError(f"{name}: the energy is not finite on {int((~values.isfinite()).sum())} images")
     replace_file(path, save(response._asdict()))
     return response
-
-
-def _read(path: Path) -> Response:
-    try:
-        return Response(**load_file(path))
-    except (SafetensorError, TypeError, OSError) as error:
-        raise DataError(f"{path} does not hold responses ({error}); delete it, and it is made again") from error
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

@@ -4,14 +4,14 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from models.data_sources import cache_folder
-from models.errors import DataError
+from models.errors import CheckpointError
 from models.evaluation.features import Advance, FeatureNetwork
 from models.files import replace_file
+from models.kept import kept_tensors
 
 IMAGES_PER_FILE = 1000
 
@@ -22,7 +22,7 @@ def image_digest(images: Tensor) -> str:
 
 
 def cached_features(network: FeatureNetwork, images: Tensor, advance: Advance = lambda count: None) -> Tensor:
-    """`network.features`, from the cache where it has them, and into it where not; raises DataError for a bad file."""
+    """`network.features`, by way of the cache; raises CheckpointError where it holds something else."""
     return torch.cat([_part(network, part, advance) for part in images.split(IMAGES_PER_FILE)])
 
 
@@ -30,22 +30,17 @@ def _part(network: FeatureNetwork, images: Tensor, advance: Advance) -> Tensor:
     # The device is in the name because GPUs round differently.
     content = f"{network.identity}, {network.device.type}, {image_digest(images)}"
     path = cache_folder() / "features" / f"{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
-    if path.exists():
-        features = _read(path, len(images))
+    if (kept := kept_tensors(path, ("features",), "features")) is not None:
         advance(len(images))
-        return features
+        return _checked(path, kept[0]["features"], len(images))
     features = network.features(images, advance)
     replace_file(path, save({"features": features}))
     return features
 
 
-def _read(path: Path, count: int) -> Tensor:
-    try:
-        features = load_file(path)["features"]
-    except (SafetensorError, KeyError, OSError) as error:
-        raise DataError(f"{path} does not hold features ({error}); delete it, and it is made again") from error
+def _checked(path: Path, features: Tensor, count: int) -> Tensor:
     if features.ndim != 2 or len(features) != count or not features.isfinite().all():
-        raise DataError(
+        raise CheckpointError(
             f"{path} holds {tuple(features.shape)}, expected {count} rows of finite features; "
             "delete it, and it is made again"
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from models.config import Frozen
@@ -29,6 +29,7 @@ from models.evaluation.features import FeatureNetwork
 from models.evaluation.fidelity import MINIMUM_COUNT, Score, score
 from models.evaluation.long_chains import LongChains, Snapshot, nats, read_snapshot, run_chains, snapshot_path
 from models.files import replace_file
+from models.kept import kept_record
 from models.langevin import LangevinConfig
 from models.pixels import from_uint8, to_uint8
 from models.streams import Stream
@@ -212,8 +213,9 @@ def measure(snapshot: Snapshot, data: Tensor, scorer: Scorer, path: Path) -> Poi
     digest = _digest(snapshot.states)
     asked = json.dumps([digest, _digest(snapshot.energies), _digest(data), scorer.identity])
     key = hashlib.sha256(asked.encode()).hexdigest()
-    if (known := _known(path, key)) is not None:
-        return known
+    kept = kept_record(path, _Keyed, "a point")
+    if kept is not None and kept.key == key:
+        return kept.point
     point = Point(
         step=snapshot.step,
         digest=digest,
@@ -222,23 +224,13 @@ def measure(snapshot: Snapshot, data: Tensor, scorer: Scorer, path: Path) -> Poi
         against=compare(snapshot.energies, data),
         outside=float((snapshot.states.abs() > 1.0).double().mean()),
     )
-    replace_file(path, _Cached(key=key, point=point).model_dump_json().encode())
+    replace_file(path, _Keyed(key=key, point=point).model_dump_json().encode())
     return point
 
 
-class _Cached(Frozen):
+class _Keyed(Frozen):
     key: str
     point: Point
-
-
-def _known(path: Path, key: str) -> Point | None:
-    if not path.exists():
-        return None
-    try:
-        cached = _Cached.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise DataError(f"{path} does not hold a point ({error}); delete it, and it is made again") from error
-    return cached.point if cached.key == key else None
 
 
 def _digest(tensor: Tensor) -> str:

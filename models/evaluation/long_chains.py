@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from models.console import progress_bar
 from models.errors import ChainDiverged, CheckpointError
 from models.files import replace_file, sole_writer
 from models.gradients import Energy
+from models.kept import kept_tensors, require_same
 from models.langevin import LangevinConfig, run_langevin
 from models.noise import SeededNoise
 from models.streams import Stream
@@ -155,8 +155,10 @@ def snapshot_path(folder: Path, step: int) -> Path:
 
 def read_snapshot(path: Path) -> Snapshot:
     """A snapshot; raises CheckpointError when the file is not one."""
-    tensors, metadata = _read(path, ("states", "energies"))
-    return Snapshot(int(metadata["step"]), tensors["states"], tensors["energies"])
+    kept = kept_tensors(path, ("states", "energies"), "a snapshot")
+    if kept is None or "step" not in kept[1]:
+        raise CheckpointError(f"{path} holds no snapshot: it is missing, or does not say its step")
+    return Snapshot(int(kept[1]["step"]), kept[0]["states"], kept[0]["energies"])
 
 
 def _save(folder: Path, now: _Progress, identity: Mapping[str, Any]) -> None:
@@ -168,28 +170,12 @@ def _save(folder: Path, now: _Progress, identity: Mapping[str, Any]) -> None:
 def _restore(
     folder: Path, identity: Mapping[str, Any], snapshots: tuple[int, ...], device: torch.device
 ) -> _Progress | None:
-    path = folder / CHECKPOINT
-    if not path.exists():
+    kept = kept_tensors(folder / CHECKPOINT, ("states", "trace"), "long chains")
+    if kept is None:
         return None
-    tensors, metadata = _read(path, ("states", "trace"))
-    before, step = json.loads(metadata["identity"]), int(metadata["step"])
-    names = sorted(before.keys() | identity.keys())
-    changed = [name for name in names if before.get(name) != identity.get(name)]
-    if changed:
-        lines = "; ".join(f"{name}: {before.get(name)!r} -> {identity.get(name)!r}" for name in changed)
-        raise CheckpointError(f"{folder} holds chains of another run ({lines}); choose another folder")
+    tensors, metadata = kept
+    require_same(folder / CHECKPOINT, json.loads(metadata.get("identity", "{}")), identity)
+    step = int(metadata["step"])
     if missed := [each for each in snapshots if each <= step and not snapshot_path(folder, each).exists()]:
         raise CheckpointError(f"{folder} is at step {step} and kept no snapshot at {missed}; choose another folder")
     return _Progress(step, tensors["states"].to(device), list(tensors["trace"]))
-
-
-def _read(path: Path, names: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a file of long chains: {error}") from error
-    if "step" not in metadata:
-        raise CheckpointError(f"{path} is not a file of long chains: it does not say its step")
-    return tensors, metadata

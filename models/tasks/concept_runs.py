@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
 
 from models.config import Frozen
 from models.console import console
 from models.data_sprites import SpriteGrid, SpriteLevels
-from models.errors import CheckpointError
 from models.files import replace_file
+from models.kept import kept_record, require_same
 from models.pixels import from_uint8
 from models.tasks.concepts import (
     Recogniser,
@@ -128,8 +128,9 @@ class Concepts:
     def crossed(self, fraction: float) -> Crossed:
         """Energies of scale and of position, and a decoder of both, from the slices and a fraction of the rest."""
         path = self.folder / f"fraction{fraction:g}" / "errors.json"
-        if path.exists():
-            return _read(path, self.settings)
+        if (found := kept_record(path, Crossed, "errors")) is not None:
+            require_same(path, found.asked.model_dump(), self.settings.model_dump())
+            return found
         start, settings, grid = time.process_time(), self.settings, self.grid
         sizes = (grid.values.sizes[CROSSED[0]], grid.values.sizes[CROSSED[1]])
         seen = seen_combinations(sizes, (sizes[0] - 1, sizes[1] // 2), fraction, settings.seed)
@@ -166,13 +167,3 @@ def recognised_errors(
     scale, x, y = recogniser(images)[2].unbind(1)
     distance = torch.hypot(x - asked.x, y - asked.y) * images.shape[3]
     return Errors(position=float(distance.mean()), scale=float(((scale - asked.scale).abs() / asked.scale).mean()))
-
-
-def _read(path: Path, settings: Settings) -> Crossed:
-    try:
-        result = Crossed.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise CheckpointError(f"{path} holds no errors ({error}); delete it, and it is made again") from error
-    if result.asked != settings:
-        raise CheckpointError(f"{path} was made with {result.asked}, expected {settings}; choose another folder")
-    return result

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from models.config import Frozen
 from models.console import console
 from models.data import ImageDataset
-from models.errors import CheckpointError
 from models.files import replace_file
+from models.kept import kept_record, require_same
 from models.tasks.continual import (
     ElasticWeights,
     SoftmaxLearning,
@@ -109,14 +108,9 @@ def softmax_repeat(
 
 def _kept(path: Path, asked: dict[str, Any], learn: Callable[[], dict[str, tuple[float, ...]]]) -> Record:
     """What `path` holds, or else what is learned now; raises CheckpointError where it holds something else."""
-    if path.exists():
-        try:
-            record = Record.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise CheckpointError(f"{path} holds no repeat ({error}); delete it, and it is made again") from error
-        if record.asked != asked:
-            raise CheckpointError(f"{path} was made with {record.asked}, expected {asked}; choose another folder")
-        return record
+    if (kept := kept_record(path, Record, "a repeat")) is not None:
+        require_same(path, kept.asked, asked)
+        return kept
     start = time.process_time()
     record = Record(asked=asked, accuracies=learn(), cpu_seconds=time.process_time() - start)
     replace_file(path, record.model_dump_json(indent=1).encode())

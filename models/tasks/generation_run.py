@@ -7,15 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from models.banks import Fresh
 from models.console import progress_bar
-from models.errors import DataError
 from models.files import replace_file
+from models.kept import kept_tensors
 from models.pixels import to_uint8
 from models.tasks.generation import Ensemble, Round, generate
 from models.training.initialisers import labelled_source, noise_source
@@ -37,7 +35,7 @@ def generate_rounds(
     """Rounds of chains from noise, `num_steps` a call, each in folder/NUMBER.safetensors and seeded by its number.
 
     Raises:
-        DataError: a file in the folder does not hold a round.
+        CheckpointError: a file in the folder does not hold a round.
     """
     device = trained.parts.training.device
     sampler = trained.sampler.model_copy(update={"num_steps": num_steps})
@@ -54,29 +52,20 @@ def generate_rounds(
         task = progress.task_ids[0]
         for number in range(rounds):
             path = folder / f"{number:03}.safetensors"
-            if not path.exists():
-                _keep(path, partial(make, number, partial(progress.advance, task)))
+            names = ("images", "cpu_seconds", *(["labels"] if trained.classes else []))
+            kept = kept_tensors(path, names, "images")
+            parts.append(kept[0] if kept else _keep(path, partial(make, number, partial(progress.advance, task))))
             progress.update(task, completed=(number + 1) * config.calls)
-            parts.append(_read(path))
     labels = torch.cat([part["labels"] for part in parts]) if trained.classes else None
     seconds = sum(float(part["cpu_seconds"]) for part in parts)
     return Generated(torch.cat([part["images"] for part in parts]), labels, seconds)
 
 
-def _keep(path: Path, make: Callable[[], Fresh]) -> None:
+def _keep(path: Path, make: Callable[[], Fresh]) -> dict[str, Tensor]:
     start = time.process_time()
     made = make()
     tensors = {"images": to_uint8(made.images).cpu(), "cpu_seconds": torch.tensor(time.process_time() - start)}
     if made.labels is not None:
         tensors["labels"] = made.labels.cpu()
     replace_file(path, save_safetensors(tensors))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} does not hold images ({error}); delete it, and they are made again") from error
-    if "images" not in tensors:
-        raise DataError(f"{path} holds {', '.join(tensors)}, expected images; delete it, and they are made again")
     return tensors

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from pydantic import SerializeAsAny
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from models.config import Frozen
-from models.errors import ChainDiverged, CheckpointError
+from models.errors import ChainDiverged
 from models.files import replace_file
 from models.gradients import Energy
+from models.kept import kept_tensors, require_same
 from models.noise import SeededNoise
 from models.purifier import Preset
 from models.streams import Stream
@@ -62,19 +62,23 @@ def restore_images(
         CheckpointError: a chunk in the folder belongs to another run.
         ChainDiverged: a restored image is not finite.
     """
-    whole = json.dumps({**identity, **config.model_dump(mode="json")}, sort_keys=True)
+    whole = json.loads(json.dumps({**identity, **config.model_dump(mode="json")}))
     steps = config.preset.replicates * config.preset.num_steps
     chunks = []
     for first in range(0, len(corrupted.images), CHUNK):
         rows, path = slice(first, first + CHUNK), folder / "parts" / f"{split}-{first:06d}.safetensors"
         part = Corrupted(corrupted.images[rows], corrupted.mask[rows])
-        restored = _read(path, whole, part.images)
-        if restored is None:
+        asked = {**whole, "images": len(part.images)}  # a shorter run's last chunk is under other noise
+        kept = kept_tensors(path, ("images", "spread"), "restored images")
+        if kept is not None:
+            require_same(path, json.loads(kept[1].get("run", "{}")), asked)
+            restored = Restored(*(kept[0][name].to(part.images) for name in ("images", "spread")))
+        else:
             restored = _restore(energy, part, Stream((config.seed, "restore", split, first)), config)
             if not restored.images.isfinite().all():
                 raise ChainDiverged(f"{split} images from number {first}: a chain left the finite numbers")
             held = {"images": restored.images.cpu().contiguous(), "spread": restored.spread.cpu().contiguous()}
-            replace_file(path, save_safetensors(held, {"run": whole}))
+            replace_file(path, save_safetensors(held, {"run": json.dumps(asked)}))
         advance(steps * len(part.images))
         chunks.append(restored)
     return Restored(torch.cat([each.images for each in chunks]), torch.cat([each.spread for each in chunks]))
@@ -86,18 +90,3 @@ def _restore(energy: Energy, part: Corrupted, stream: Stream, config: Restoring)
     if config.corruption.marked:
         return inpaint(energy, part.images, part.mask, config.preset, config.start, noise)
     return denoise(energy, part.images, config.preset, config.method, noise)
-
-
-def _read(path: Path, whole: str, like: Tensor) -> Restored | None:
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as opened:
-            found = (opened.metadata() or {}).get("run")
-            images, spread = opened.get_tensor("images").to(like), opened.get_tensor("spread").to(like)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a chunk of restored images: {error}") from error
-    # The last chunk of a shorter run holds fewer images, under other noise.
-    if found != whole or images.shape != like.shape:
-        raise CheckpointError(f"{path} belongs to another run ({found}, {len(images)} images); choose another folder")
-    return Restored(images, spread)

@@ -17,6 +17,7 @@ from models.console import progress_bar
 from models.data_trajectories import SHAPE, WINDOW, Rollouts, encoded_windows, hand_rollouts
 from models.files import replace_file
 from models.hand_simulation import JOINTS
+from models.kept import kept_record
 from models.tasks.trajectories import (
     Advance,
     Future,
@@ -160,8 +161,8 @@ class Comparison:
     def _scores(self, kind: str, attempt: Try, seed: int, actions: bool, half: str) -> Scores:
         name = f"{kind}-{attempt}-seed{seed}-{'with' if actions else 'without'}-actions-{half}"
         file = self.folder / "scores" / f"{name}.json"
-        if file.exists():
-            return Part.model_validate_json(file.read_bytes()).scores
+        if (kept := kept_record(file, Part, "scores")) is not None:
+            return kept.scores
         trained = time.process_time()
         advance = self._advance(kind, attempt, seed, actions)
         began = time.process_time() if kind == "energy" else trained  # an energy's run counts its own seconds

@@ -143,11 +143,11 @@ def test_the_likelihood_of_digits_from_the_command_line(tmp_path: Path, capsys: 
     assert json.loads((tmp_path / "result.json").read_text())["log_z"] == result["log_z"]
     assert (tmp_path / "walks.json").stat().st_mtime_ns == kept
     assert main([*command, "--rungs", "61"]) == 2
-    assert "belongs to another annealing" in capsys.readouterr().err
+    assert "belongs to another run" in capsys.readouterr().err
     assert main([*command, "--rungs", "60", "--power", "0.5"]) == 2
     assert "power: Input should be greater than or equal to 1, got 0.5" in capsys.readouterr().err
     assert main([*command, "--rungs", "60", "--base", "gaussian"]) == 2
     assert "needs --base-scale" in capsys.readouterr().err
     (tmp_path / "walks.json").write_text("{}")
     assert main([*command, "--rungs", "60"]) == 2
-    assert f"{tmp_path / 'walks.json'} is not a file of annealing" in capsys.readouterr().err
+    assert f"{tmp_path / 'walks.json'} does not hold annealed walks" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.data import ImageDataset
-from models.errors import DataError, NetworkError
+from models.errors import CheckpointError, DataError, NetworkError
 from models.evaluation.feature_cache import cached_features
 from models.evaluation.features import FeatureNetwork, load_efflite0, load_inception
 from models.evaluation.fidelity import score
@@ -132,7 +132,7 @@ def test_a_damaged_cache_is_named_not_used(toy: FeatureNetwork, tmp_path: Path) 
     cached_features(toy, pictures(30))
     (path,) = (tmp_path / "features").iterdir()
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=f"{path.name} does not hold features.*delete it"):
+    with pytest.raises(CheckpointError, match=f"{path.name} does not hold features.*delete it"):
         cached_features(toy, pictures(30))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.__main__ import main
 from models.data import load_dataset
-from models.errors import ConfigError, DataError
+from models.errors import CheckpointError, ConfigError, DataError
 from models.evaluation.chain_starts import uniform_start
 from models.evaluation.classifier_features import load_classifier_features
 from models.evaluation.density_model import DensityModel
@@ -184,7 +184,7 @@ def test_points_are_kept_for_the_same_question_only(tmp_path: Path) -> None:
     assert measure(snapshot, torch.arange(20.0), scorer, path) == first
     assert measure(snapshot, torch.arange(20.0) + 5, scorer, path).against.gap == 5.0
     path.write_text("{}")
-    with pytest.raises(DataError, match=r"point.json does not hold a point"):
+    with pytest.raises(CheckpointError, match=r"point.json does not hold a point"):
         measure(snapshot, torch.arange(20.0), scorer, path)
 
 

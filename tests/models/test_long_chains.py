@@ -101,11 +101,12 @@ def test_chains_of_another_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="seed: 3 -> 4"):
         run(tmp_path, seed=4)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match="checkpoint.safetensors is not a file of long chains"):
+    with pytest.raises(CheckpointError, match="checkpoint.safetensors does not hold long chains"):
         run(tmp_path)
-    for tensors in ({"states": torch.ones(1)}, {"states": torch.ones(1), "trace": torch.ones(1)}):
+    states, both = {"states": torch.ones(1)}, {"states": torch.ones(1), "trace": torch.ones(1)}
+    for tensors, complaint in ((states, "does not hold long chains"), (both, "belongs to another run")):
         (tmp_path / "checkpoint.safetensors").write_bytes(save_safetensors(tensors))
-        with pytest.raises(CheckpointError, match="checkpoint.safetensors is not a file of long chains"):
+        with pytest.raises(CheckpointError, match=f"checkpoint.safetensors {complaint}"):
             run(tmp_path)
 
 

@@ -112,5 +112,5 @@ def test_added_energies_draw_the_scale_and_the_place_that_were_asked_for(
     concepts = Concepts(tmp_path, SMALL, grid, recogniser, torch.device("cpu"))
     kept = concepts.crossed(1.0)
     assert kept.model_dump(exclude={"asked"}, mode="json") == crossed, "a finished cross product is found again"
-    with pytest.raises(CheckpointError, match=r"errors\.json was made with .* choose another folder"):
+    with pytest.raises(CheckpointError, match=r"errors\.json belongs to another run .* choose another folder"):
         replace(concepts, settings=SMALL.model_copy(update={"steps": 7})).crossed(1.0)

@@ -164,7 +164,7 @@ def test_a_run_is_reported_and_goes_on_to_the_same_result(tmp_path: Path, capsys
     assert "belongs to another run" in capsys.readouterr().err
     parts[0].write_bytes(b"half")
     assert restore(again, *options) == 2
-    assert "is not a chunk of restored images" in capsys.readouterr().err
+    assert "does not hold restored images" in capsys.readouterr().err
 
 
 def test_an_image_and_its_mask(tmp_path: Path, digits_test: Any, capsys: pytest.CaptureFixture[str]) -> None:
