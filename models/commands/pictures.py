@@ -54,7 +54,7 @@ def sample(options: argparse.Namespace) -> None:
         task = progress.task_ids[0]
         noise = SeededNoise(generator)
         states, _ = run_langevin(energy, starts, sampler, randn_like=noise, callback=lambda *_: progress.advance(task))
-    if options.start == "generator":
+    if options.start == "generator" and options.out.suffix != ".npz":
         save_grid(starts, options.out, beside=states)
     else:
         _write(states, options.out, columns)

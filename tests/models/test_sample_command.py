@@ -11,6 +11,7 @@ from models.__main__ import main
 from models.langevin import LangevinConfig, run_langevin
 from models.networks import ARCHITECTURES, build_network
 from models.noise import SeededNoise
+from models.pixels import to_uint8
 from models.training.diagnostics import image_grid
 from models.training.program import train_recipe
 from models.training.recipe import EnergyRecipe, load_recipe
@@ -65,7 +66,10 @@ def test_generators_images_and_where_their_chains_come_to(tmp_path: Path, prior:
     for half, images in ((found[:, :width], starts), (found[:, -width:], ends)):
         assert np.abs(half - pixels(image_grid(images))).max() <= 1
     assert (found[:, width:-width] == 255).all()
-    first = out.read_bytes()
+    first, archive = out.read_bytes(), tmp_path / "ends.npz"
+    assert sample(tmp_path / "checkpoint.pt", archive, "--start", "generator", "--steps", "5") == 0
+    written = np.load(archive)["images"].astype(int)
+    assert np.abs(written - to_uint8(ends).numpy()).max() <= 1
     assert sample(tmp_path / "checkpoint.pt", out, "--start", "generator", "--steps", "5", "--seed", "1") == 0
     assert out.read_bytes() != first
 
