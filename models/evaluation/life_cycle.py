@@ -59,6 +59,9 @@ class Measuring(Frozen):
         return LongChains(block=block, snapshots=self.steps, record_every=every, seed=self.seed)
 
 
+FULL = Measuring()
+
+
 class Point(Frozen):
     """Chains after `step` steps.
 

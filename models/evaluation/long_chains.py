@@ -11,7 +11,7 @@ checkpoint to the very numbers that it would have reached (on the same kind of d
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class _Progress:
     step: int
     states: Tensor
     trace: list[Tensor]
+    cpu_seconds: float = 0.0
 
 
 def run_chains(
@@ -110,7 +111,9 @@ def run_chains(
         with progress_bar("chain steps", config.snapshots[-1], now.step) as progress:
             try:
                 while now.step < config.snapshots[-1]:
-                    now = _advance(now, energy, config, summarise, folder)
+                    began = time.process_time()
+                    moved = _advance(now, energy, config, summarise, folder)
+                    now = replace(moved, cpu_seconds=now.cpu_seconds + time.process_time() - began)
                     progress.advance(progress.task_ids[0], config.block.num_steps)
                     if now.step in config.snapshots or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                         _save(folder, now, whole)
@@ -161,9 +164,19 @@ def read_snapshot(path: Path) -> Snapshot:
     return Snapshot(int(kept[1]["step"]), kept[0]["states"], kept[0]["energies"])
 
 
+def spent_seconds(folder: Path) -> float:
+    """CPU seconds that the chains in `folder` have taken, in all sessions; 0 where there are none."""
+    kept = kept_tensors(folder / CHECKPOINT, ("trace",), "long chains")
+    return _seconds(kept[1]) if kept else 0.0
+
+
+def _seconds(metadata: Mapping[str, str]) -> float:
+    return float(metadata.get("cpu_seconds", "0"))
+
+
 def _save(folder: Path, now: _Progress, identity: Mapping[str, Any]) -> None:
     tensors = {"states": now.states.cpu(), "trace": torch.stack(now.trace)}
-    metadata = {"step": str(now.step), "identity": json.dumps(identity)}
+    metadata = {"step": str(now.step), "identity": json.dumps(identity), "cpu_seconds": f"{now.cpu_seconds:.1f}"}
     replace_file(folder / CHECKPOINT, save_safetensors(tensors, metadata))
 
 
@@ -178,4 +191,4 @@ def _restore(
     step = int(metadata["step"])
     if missed := [each for each in snapshots if each <= step and not snapshot_path(folder, each).exists()]:
         raise CheckpointError(f"{folder} is at step {step} and kept no snapshot at {missed}; choose another folder")
-    return _Progress(step, tensors["states"].to(device), list(tensors["trace"]))
+    return _Progress(step, tensors["states"].to(device), list(tensors["trace"]), _seconds(metadata))

@@ -21,12 +21,12 @@ Each section has the command that remakes it; its result.json holds everything e
 
 
 def publish(folder: Path, package: Path = PACKAGE) -> None:
-    """Copy a run's result and pictures to `package/results/NAME`, and write `package/RESULTS.md` anew."""
+    """Copy a run's result, pictures and files to `package/results/NAME`, and write `package/RESULTS.md` anew."""
     result = read_reproduction(folder / RESULT)
     target = package / "results" / result.name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for file in (RESULT, *result.pictures):
+    for file in (RESULT, *result.pictures, *result.files):
         shutil.copyfile(folder / file, target / file)
     replace_file(package / "RESULTS.md", render_results(published(package)).encode())
 

@@ -30,6 +30,7 @@ class Finding(Frozen):
         setting: the size of ours: data, network, updates, chains.
         why: what explains the distance between the two.
         pictures: files in the run's folder, the first of them its figure.
+        files: others that are published beside them: weights, and all that was measured.
         details: everything else that was measured or set.
     """
 
@@ -39,6 +40,7 @@ class Finding(Frozen):
     setting: str
     why: str
     pictures: tuple[str, ...]
+    files: tuple[str, ...] = ()
     cpu_hours: float
     details: dict[str, Any] = {}
 

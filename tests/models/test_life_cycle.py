@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,12 @@ from models.evaluation.classifier_features import load_classifier_features
 from models.evaluation.density_model import DensityModel
 from models.evaluation.life_cycle import LifeCycle, Measuring, Scorer, draw_real, measure, run_both
 from models.evaluation.life_cycle_models import ENERGIES, own_start, stage_recipes
-from models.evaluation.long_chains import Snapshot, read_snapshot, snapshot_path
+from models.evaluation.long_chains import Snapshot, read_snapshot, snapshot_path, spent_seconds
 from models.langevin import LangevinConfig
 from models.pixels import from_uint8
+from models.reproduce.experiments import run_experiment
+from models.reproduce.life_cycle import remake
+from models.reproduce.page import publish
 from models.streams import Stream
 from models.training.frozen_parts import frozen, starting_generator
 from models.training.program import train_recipe
@@ -114,6 +118,32 @@ def test_a_life_cycle_that_was_cut_short_continues_to_the_same_result(tiny: tupl
     assert life_cycle(folder, "--steps", "100", "300", "1000") == text
     assert (folder / "points" / "mid-from-data-00000300.json").stat().st_mtime_ns == kept
     assert (folder / "mid" / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_the_experiment_publishes_what_was_measured(tiny: tuple[Path, str], tmp_path: Path) -> None:
+    folder, text = tiny
+    measuring = Measuring(chains=20, steps=(100, 300, 1000), block=20)
+    result = run_experiment(
+        "life-cycle",
+        partial(remake, measuring=measuring, features=("classifier",), overrides=TINY),
+        folder,
+        CPU,
+        "command",
+    )
+    points = {(curve["model"], curve["start"]): curve["points"] for curve in json.loads(text)["curves"]}
+    name = points["mid", "data"][0]["scores"][0]["name"]
+    numbers = {number.what: number.ours for number in result.numbers}
+    # Chains of eight steps in learning: of those that are looked at, 100 is nearest.
+    for step, place in (("100", 1), ("1,000", 3)):
+        measured = points["mid", "data"][place]["scores"][0]["samples"]["value"]
+        assert numbers[f"mid-run, from data, {step} steps: {name}"] == round(measured, 1)
+    spent = [spent_seconds(folder / f"chains-{model}") for model in ("short", "mid", "long")]
+    assert min(spent) > 0
+    assert result.cpu_hours == pytest.approx(sum(spent) / 3600, abs=0.05)
+    publish(folder, tmp_path)
+    assert (tmp_path / "results" / "life-cycle" / "life_cycle.json").read_text() == text
+    published = tmp_path / "results" / "life-cycle" / "mid.safetensors"
+    assert published.read_bytes() == (folder / "mid.safetensors").read_bytes()
 
 
 def test_a_point_is_of_its_snapshot(tiny: tuple[Path, str]) -> None:
