@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save as save_safetensors
@@ -117,18 +118,28 @@ def walk(
     energy, temperature = model.target()
     noisy = with_noise(real.reference, recipe.learning.data_noise, stream.child("noise on data"))
     energies = nats(energy, noisy.to(device), temperature).cpu()
-    lines = read_metrics(folder / name)
-    last = [line for line in lines if "energy_gap" in line][-max(2, len(lines) // 4) :]
+    last = _last_quarter(folder / name)
     record = ModelRecord(
         name=name,
         regime=recipe.regime,
         weights=model.digest,
         recipe=recipe.model_dump(mode="json"),
-        lifetime=recipe.sampler.num_steps * sum(line.get("age", 1.0) for line in last) / len(last),
+        lifetime=lifetime(recipe, folder / name),
         energy_gap=spread(torch.tensor([line["energy_gap"] for line in last])),
         data_energies=spread(energies),
     )
     return Walk(record, energies, snapshots, diverged)
+
+
+def lifetime(recipe: EnergyRecipe, folder: Path) -> float:
+    """Langevin steps that negatives had behind them, on average over the last quarter of the run in `folder`."""
+    last = _last_quarter(folder)
+    return float(recipe.sampler.num_steps * sum(line.get("age", 1.0) for line in last) / len(last))
+
+
+def _last_quarter(folder: Path) -> list[dict[str, Any]]:
+    lines = read_metrics(folder)
+    return [line for line in lines if "energy_gap" in line][-max(2, len(lines) // 4) :]
 
 
 def _check_same(energies: Mapping[str, EnergyRecipe]) -> None:

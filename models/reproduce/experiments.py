@@ -13,6 +13,7 @@ from models.reproduce.result import Finding, Reproduction
 RESULT = "result.json"
 EXPERIMENTS: dict[str, str] = {
     "life-cycle": "digits: short-run, mid-run and long-run energies of one network, chains of a million steps",
+    "life-cycle-synthesis": "CIFAR-10: short-run learning with a generator, and from noise, equally long",
     "igebm-generation": "CIFAR-10 samples: unconditional, historical ensembles, classes; scores and near copies",
     "igebm-composition": "sprites: energies of concepts added, also in combinations never seen, and a decoder",
     "igebm-trajectories": "a robot hand's future by an energy's chains and by regression",
