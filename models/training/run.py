@@ -92,6 +92,7 @@ class TrainingRun:
         self._cpu_seconds_before = 0.0
         self._cpu_start = time.process_time()
         self._writer: Any = None
+        self._unsaved: State | None = None
 
     @property
     def cpu_seconds(self) -> float:
@@ -114,6 +115,7 @@ class TrainingRun:
             update = state["update"]
             if changed:
                 amendments.append({"update": update, "changed": changed})
+                self._unsaved = {**state, "recipe": self.recipe.model_dump_json(), "amendments": amendments}
             self._cpu_seconds_before = state["cpu_seconds"]
         self._amendments = amendments
         if not self._world.leads:
@@ -132,6 +134,7 @@ class TrainingRun:
             "update": update,
             "cpu_seconds": self.cpu_seconds,
         }
+        self._unsaved = None
         if self._world.leads:
             self._writer.flush()
             save_checkpoint(self.checkpoint, {**state, **own})
@@ -157,7 +160,9 @@ class TrainingRun:
             console.print(f"{update:>7}  {shown}")
 
     def close(self) -> None:
-        """Write out what TensorBoard's writer still holds."""
+        """At a good end: write out what TensorBoard's writer still holds, and the amendment of a finished run."""
+        if self._unsaved is not None and self._world.leads:
+            save_checkpoint(self.checkpoint, self._unsaved)
         if self._writer is not None:
             self._writer.close()
 

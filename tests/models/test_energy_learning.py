@@ -271,6 +271,18 @@ def test_a_run_does_not_go_on_in_another_regime(tmp_path: Path) -> None:
         train(tmp_path, "digits_short", *SHORT, GENERATOR, resume=True, amend=True)
 
 
+def test_an_amendment_of_a_finished_run_is_recorded(tmp_path: Path) -> None:
+    data = "initialiser={ kind = 'data' }"
+    first = train(tmp_path, "digits_prior", *SHORT, data)
+    slower = "short_run.learning_rates=1e-5"
+    amended = train(tmp_path, "digits_prior", *SHORT, data, slower, resume=True, amend=True)
+    assert [each["update"] for each in amended["amendments"]] == [first["update"]]
+    again = train(tmp_path, "digits_prior", *SHORT, data, slower, resume=True)
+    assert again["amendments"] == amended["amendments"]
+    assert again["cpu_seconds"] == first["cpu_seconds"]
+    assert all(torch.equal(again["average"][name], value) for name, value in first["average"].items())
+
+
 def test_an_energy_that_is_half_of_a_density_is_not_exported(tmp_path: Path, digits_bundle: Bundle) -> None:
     train(tmp_path / "prior", "digits_prior", *SHORT, "initialiser={ kind = 'data' }")
     description = tmp_path / "classifier.toml"
