@@ -123,7 +123,12 @@ def likelihood_arguments(parser: argparse.ArgumentParser) -> None:
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--bundle", type=Path, help="a bundle, whose energy is the density's")
-    source.add_argument("--energy", type=Path, nargs="+", help="checkpoint.pt of energies that are added, f then prior")
+    source.add_argument(
+        "--energy",
+        type=Path,
+        nargs="+",
+        help="checkpoint.pt, or .safetensors with the recipe, of energies that are added, f then prior",
+    )
     parser.add_argument("--tau", type=positive_float, help="adds |x|^2 / (2 tau^2), as in long-run learning")
     parser.add_argument("--images", type=positive_int, default=1000, help="of each set of data (default 1000)")
     parser.add_argument("--folder", type=Path, help="a local folder that holds the dataset's files")

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class _Kept(Frozen):
     identity: dict[str, Any]
     sizes: tuple[float, ...]
     walks: dict[str, Walk] = {}
+    cpu_seconds: float = 0.0
 
 
 def anneal(
@@ -50,6 +52,7 @@ def anneal(
     if ends is not None:
         check_ends(config.base, ends)
     whole = json.loads(json.dumps({**identity, "annealing": config.model_dump()}))
+    began = time.process_time()
     kept = kept_record(folder / WALKS, _Kept, "annealed walks") or _Kept(
         identity=whole, sizes=tuple(tune(path, shape, config, device))
     )
@@ -59,9 +62,17 @@ def anneal(
     def finished(name: str, walk: Walk) -> None:
         with lock:
             walks[name] = walk
-            replace_file(folder / WALKS, kept.model_copy(update={"walks": walks}).model_dump_json().encode())
+            spent = kept.cpu_seconds + time.process_time() - began
+            now = kept.model_copy(update={"walks": walks, "cpu_seconds": spent})
+            replace_file(folder / WALKS, now.model_dump_json().encode())
 
     session = Session(kept.walks, finished, advance)
     up = anneal_up(path, shape, config, kept.sizes, device, session)
     down = None if ends is None else anneal_down(path, ends, config, kept.sizes, session)
     return up, down
+
+
+def annealing_seconds(folder: Path) -> float:
+    """CPU seconds until the last walk in `folder` was finished, in all sessions; 0 where there is none."""
+    kept = kept_record(folder / WALKS, _Kept, "annealed walks")
+    return kept.cpu_seconds if kept else 0.0

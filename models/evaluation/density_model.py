@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as save_safetensors
-from torch import nn
+from torch import Tensor, nn
 
 from models.bundle import load_bundle, sha256
 from models.errors import BundleError, CheckpointError, ConfigError
 from models.gradients import Energy
+from models.kept import kept_tensors
 from models.langevin import LangevinConfig, add_energies
 from models.networks import build_network, load_weights
 from models.training.run import load_checkpoint
@@ -63,15 +64,17 @@ def density_of_checkpoints(paths: Sequence[Path], tau: float | None, device: tor
     """The sum of energies trained by `python -m models train`, averaged weights, each at its own temperature.
 
     The first one's sampler is the density's; raises ConfigError when they did not learn the same dataset.
+
+    Args:
+        paths: checkpoint.pt of a run, or .safetensors of averaged weights with the recipe as metadata.
     """
     terms, samplers, names, digest = [], [], [], hashlib.sha256()
     for path in paths:
-        state = load_checkpoint(path)
-        recipe: Mapping[str, Any] = json.loads(state["recipe"])
+        recipe, average = _weights(path)
         sampler, name = _of_recipe(recipe, path)
         network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
-        load_weights(network, state["average"], str(path))
-        weights = {key: value.contiguous() for key, value in state["average"].items()}
+        load_weights(network, average, str(path))
+        weights = {key: value.contiguous() for key, value in average.items()}
         digest.update(sha256(save_safetensors(weights)).encode())
         network = network.eval().requires_grad_(False)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -81,6 +84,17 @@ def density_of_checkpoints(paths: Sequence[Path], tau: float | None, device: tor
     if len(set(names)) > 1:
         raise ConfigError(f"energies of one density must have learned the same data, got {', '.join(names)}")
     return DensityModel(tuple(terms), tau, samplers[0], names[0], digest.hexdigest())
+
+
+def _weights(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    """The recipe, and the averaged weights that it learned."""
+    if path.suffix != ".safetensors":
+        state = load_checkpoint(path)
+        return json.loads(state["recipe"]), state["average"]
+    kept = kept_tensors(path, (), "an energy's weights")
+    if kept is None or "recipe" not in kept[1]:
+        raise CheckpointError(f"{path} is missing, or does not say by which recipe its weights were learned")
+    return json.loads(kept[1]["recipe"]), kept[0]
 
 
 def _of_recipe(recipe: Mapping[str, Any], source: Path) -> tuple[LangevinConfig, str]:

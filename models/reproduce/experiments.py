@@ -14,6 +14,7 @@ RESULT = "result.json"
 EXPERIMENTS: dict[str, str] = {
     "life-cycle": "digits: short-run, mid-run and long-run energies of one network, chains of a million steps",
     "life-cycle-synthesis": "CIFAR-10: short-run learning with a generator, and from noise, equally long",
+    "life-cycle-density": "digits: is the long-run energy a density? Chains against data, and log Z by annealing",
     "igebm-generation": "CIFAR-10 samples: unconditional, historical ensembles, classes; scores and near copies",
     "igebm-composition": "sprites: energies of concepts added, also in combinations never seen, and a decoder",
     "igebm-trajectories": "a robot hand's future by an energy's chains and by regression",
