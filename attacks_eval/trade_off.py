@@ -23,10 +23,10 @@ from attacks_eval.walks import Walks, walk
 from attacks_eval.white_box import TITLE, white_box_accuracy
 from attacks_eval.workers import Workers
 from models.bundle import Bundle
+from models.card_measurements import undominated
 from models.evaluation.accuracy import accuracy
 from models.evaluation.sample import LabelledImages
 from models.langevin import LangevinConfig
-from models.model_card import undominated
 from models.pixels import to_unit
 
 

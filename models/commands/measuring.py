@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.bundle import Bundle, load_bundle, read_manifest
+from models.card_measurements import for_the_card
 from models.console import console, positive_int, progress_bar
 from models.data import DATASETS
 from models.device import resolve_device
@@ -16,7 +17,6 @@ from models.evaluation.accuracy import accuracy, bare_logits, purified_logits
 from models.evaluation.calibrate import calibrate
 from models.evaluation.sample import LabelledImages, take_images
 from models.export import write_manifest
-from models.model_card import for_the_card
 
 
 def measured(options: argparse.Namespace) -> None:

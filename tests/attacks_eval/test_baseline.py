@@ -12,9 +12,9 @@ from attacks_eval.pgd import PGD
 from attacks_eval.threat_model import ThreatModel
 from attacks_eval.walks import walk
 from models.bundle import Bundle
+from models.card_measurements import undominated
 from models.data import ImageDataset
 from models.evaluation.accuracy import purified_logits
-from models.model_card import undominated
 from models.pixels import from_uint8, to_uint8
 from models.purifier import Preset
 from tests.conftest import ZOO

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models.__main__ import main
-from models.model_card import undominated
+from models.card_measurements import undominated
 from tests.conftest import ZOO
 
 BASELINE = Path(__file__).parents[2] / "attacks_eval" / "reports" / "digits-midrun" / "baseline.json"
