@@ -1,4 +1,4 @@
-"""python -m service.batch on the digits bundle: each image once, whatever the batches, the files and the end of the run."""
+"""python -m service.batch on the digits bundle: each image once, whatever the batches, files and ends of runs."""
 
 import io
 import json
