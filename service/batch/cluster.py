@@ -13,6 +13,7 @@ import torch
 from models.ray_cluster import connect, machines
 from service.batch.parts import Part
 from service.batch.work import Processor, Work
+from service.errors import EngineError
 
 
 def process_on_cluster(work: Work, parts: Sequence[Part], address: str, actors: int | None) -> Iterator[int]:
@@ -23,6 +24,7 @@ def process_on_cluster(work: Work, parts: Sequence[Part], address: str, actors: 
 
     Raises:
         ConfigError: Ray is not installed, or no cluster answers at `address`.
+        EngineError: an actor failed for a reason that is not an image's.
     """
     with connect(address) as ray:
         from ray import data
@@ -39,8 +41,12 @@ def process_on_cluster(work: Work, parts: Sequence[Part], address: str, actors: 
             num_gpus=1 if gpu else None,
             fn_constructor_args=(work,),
         )
-        for row in written.iter_rows():
-            yield int(row["images"])
+        try:
+            for row in written.iter_rows():
+                yield int(row["images"])
+        except ray.exceptions.RayError as error:
+            last = str(error).strip().splitlines()[-1]  # before it, the whole remote traceback
+            raise EngineError(f"the cluster did not finish: {last}") from error
 
 
 class PartActor:

@@ -79,6 +79,11 @@ def survey(source: Source, size: int) -> Survey:
     return Survey(images, parts, digest.hexdigest())
 
 
+def readable(name: str) -> str:
+    """A file's name as text that every output can hold; bytes of it that are no UTF-8 are escaped."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def root_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from models.errors import DataError
-from service.batch.parts import SUFFIXES, Content, Kind, Part, Source, files_of, root_of, walk
+from service.batch.parts import SUFFIXES, Content, Kind, Part, Source, files_of, readable, root_of, walk
 from service.batch.tables import Tables
 
 
@@ -53,7 +53,7 @@ class Images:
 
     def read(self, part: Part) -> Iterator[tuple[str, Content]]:
         """Paths: whoever decodes reads them, several at a time."""
-        return ((name, self.root / name) for name in part.files)
+        return ((readable(name), self.root / name) for name in part.files)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Shards:
             for member in islice(_members(tar), part.length):
                 file = tar.extractfile(member)
                 assert file is not None
-                yield f"{name}/{member.name}", file.read()
+                yield readable(f"{name}/{member.name}"), file.read()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import DataError
-from service.batch.parts import Content, Kind, Part, files_of, root_of
+from service.batch.parts import Content, Kind, Part, files_of, readable, root_of
 
 ROWS_AT_A_TIME = 256
 
@@ -45,7 +45,7 @@ class Tables:
             for batch in table.iter_batches(ROWS_AT_A_TIME, row_groups=groups, columns=[column]):
                 for value in batch.column(0):
                     if part.start <= row < stop:
-                        yield f"{name}#{row}", _bytes_of(value.as_py())
+                        yield f"{readable(name)}#{row}", _bytes_of(value.as_py())
                     row += 1
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -241,6 +242,14 @@ def test_sources_that_are_no_source_are_refused(
         assert message in capsys.readouterr().err
     assert batch(mixed, mixed / "out", "--kind", "images") == 2
     assert "inside" in capsys.readouterr().err
+
+
+def test_names_that_are_no_text_are_escaped(digits: list[bytes], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.png")).write_bytes(digits[0])
+    assert batch(tmp_path / "in", tmp_path / "out", "--format", "parquet") == 0
+    (row,) = parquet.read_table(tmp_path / "out" / "part-000000.parquet").to_pylist()
+    assert (row["key"], row["status"]) == ("\\xff.png", 200)
 
 
 def test_a_chain_that_diverges_fails_alone(bundle: Bundle, energy: FakeEnergy) -> None:
