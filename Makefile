@@ -9,7 +9,7 @@ SERVE_ARGS ?=
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 RUN = .venv/bin/python -m
 
-.PHONY: serve test lint train-default train-digits bench clean
+.PHONY: serve test test-ray lint train-default train-digits bench clean
 
 serve: .venv/serve.done
 	$(RUN) service --bundle $(BUNDLE) $(SERVE_ARGS)
@@ -17,6 +17,11 @@ serve: .venv/serve.done
 # One thread: the tests' networks are tiny, and threads that wait for each other starve a busy machine.
 test: .venv/dev.done
 	OMP_NUM_THREADS=1 $(RUN) pytest
+
+# Apart from `test`: 360 MB more, and a cluster takes longer to start than most tests together.
+test-ray: .venv/ray.done
+	OMP_NUM_THREADS=1 .venv/ray/bin/python -m pytest tests/service/test_ray_app.py tests/service/test_batch_ray.py \
+		tests/attacks_eval/test_ray.py
 
 lint: .venv/dev.done
 	$(RUN) ruff check .
@@ -54,6 +59,15 @@ clean:
 	$(PIP) --editable ".[$(RUNTIME),train,eval,fidelity,hub,dev]"
 	$(PIP) --no-deps torchattacks==3.5.1
 	touch $@ .venv/serve.done
+
+# Ray, too, has a venv on top of .venv, for the same reason as what Limpid is compared with.
+.venv/ray.done: .venv/dev.done Makefile
+	.venv/bin/python -m venv .venv/ray
+	.venv/bin/python -c "import site; print(*site.getsitepackages())" > \
+		"$$(.venv/ray/bin/python -c 'import site; print(*site.getsitepackages())')/limpid.pth"
+	.venv/ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) \
+		"ray[serve,data]"
+	touch $@
 
 # What Limpid is compared with has a venv on top of .venv: it brings uvloop, which uvicorn would choose for
 # Limpid too.

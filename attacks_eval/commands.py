@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> None:
         added=added,
         about=about,
         workers=options.workers,
+        ray=options.ray,
     ).run(to_unit(taken.images).clamp(0.0, 1.0), taken.labels)
     write_report(out)
     _say(evaluation)
@@ -138,6 +139,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
     p.add_argument("--workers", type=positive_int, default=1, help="processes of one thread each, on a CPU (default 1)")
+    p.add_argument("--ray", metavar="ADDRESS", help="search on every CPU, or GPU, of a Ray cluster instead")
     p.add_argument("--out", type=Path, help="default: runs/BUNDLE/PLAN-PRESET")
     p.add_argument("--resume", action="store_true", help="go on with the evaluation that --out holds")
 

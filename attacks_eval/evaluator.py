@@ -69,6 +69,7 @@ class Evaluator:
         second: another defence, whose bare classifier a transfer attack is also made on.
         added: attacks to run before the plan's, ours or other libraries'.
         workers: processes to search in, on a CPU; they change no verdict.
+        ray: the address of a Ray cluster to search on instead.
     """
 
     defence: Defence | PurifiedClassifier
@@ -81,6 +82,7 @@ class Evaluator:
     added: Sequence[PlannedAttack | ForeignAttack] = ()
     about: About = About()
     workers: int = 1
+    ray: str | None = None
 
     def run(self, images: Tensor, labels: Tensor) -> Evaluation:
         """Evaluate on images [N, C, H, W] in [0, 1] with labels [N].
@@ -113,7 +115,7 @@ class Evaluator:
         )
         ledger = Ledger(folder, self._question(plan, defence, images, labels), self.resume, defence.cost)
         ledger.begin_session(commit())
-        with Workers(self.workers, defence.device) as workers:
+        with Workers(self.workers, defence.device, self.ray) as workers:
             run = Run(defence, self.threat, plan, tasks, ledger, Stream((self.seed,)), workers)
             found = self._find(run)
         about = {**self.about.__dict__, "seed": self.seed}

@@ -7,7 +7,7 @@ its best candidate and its last.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 
 import torch
@@ -38,10 +38,25 @@ def run_attack(
 ) -> None:
     """Attack every task; `record` is told of each as it ends, with its adversarial image [C, H, W].
 
-    A survivor's image is the worst for the defence of those judged, and its verdict is of that.
-
     Args:
         advance: told how many of the attack's `queries` each answer, or each early end, accounts for.
+    """
+    for task, outcome, image in attacked(defence, attack, tasks, threat, stream, judging, advance):
+        record(task, outcome, image)
+
+
+def attacked(
+    defence: Defence,
+    attack: Attack,
+    tasks: Sequence[Task],
+    threat: ThreatModel,
+    stream: Stream,
+    judging: JudgeConfig,
+    advance: Advance = lambda queries: None,
+) -> Iterator[tuple[Task, Outcome, Tensor]]:
+    """Each task as its search ends, and its adversarial image; the others' wait while the caller is busy with it.
+
+    A survivor's image is the worst for the defence of those judged, and its verdict is of that.
     """
     waiting, active = deque(tasks), list[Slot]()
     while waiting or active:
@@ -56,7 +71,7 @@ def run_attack(
         _judge(defence, left, judging, last=True)
         for slot in ended:
             advance(attack.queries - slot.queries)
-            record(slot.task, slot.outcome(attack.restarts), slot.kept)
+            yield slot.task, slot.outcome(attack.restarts), slot.kept
         active = going
 
 

@@ -71,11 +71,11 @@ def classification(request: Request, work: Work, outcomes: Outcomes) -> Classifi
     if not work.several:
         (outcome,) = outcomes
         assert isinstance(outcome, Answered)
-        return Classification(**dict(_classified(outcome, work.plan, bundle)), **dict(shared))
+        return Classification(**dict(classified(outcome, work.plan, bundle)), **dict(shared))
     results = [
         failed_item(request, index, outcome)
         if isinstance(outcome, RequestError)
-        else ClassifiedItem(index=index, **dict(_classified(outcome, work.plan, bundle)))
+        else ClassifiedItem(index=index, **dict(classified(outcome, work.plan, bundle)))
         for index, outcome in enumerate(outcomes)
     ]
     return Classifications(results=results, failed=count_failed(outcomes), **dict(shared))
@@ -153,11 +153,12 @@ def _purified_image(outcome: Answered, plan: Plan, bundle: Bundle) -> PurifiedIm
         height=height,
         distance=image.distance,
         mean_steps=mean_steps(outcome.result),
-        ood=_ood(outcome.result, plan, bundle),
+        ood=ood(outcome.result, plan, bundle),
     )
 
 
-def _classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImage:
+def classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImage:
+    """What is said of one image that went through the engine."""
     result, names = outcome.result, bundle.manifest.class_names
     assert result.logits is not None
     assert result.undefended is not None
@@ -169,7 +170,7 @@ def _classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImag
         agreement=None if plan.labels_only else votes,
         undefended=None if plan.labels_only else undefended,
         suspicion=_suspicion(outcome, plan, bundle),
-        ood=_ood(result, plan, bundle),
+        ood=ood(result, plan, bundle),
         certificate=_certificate(result.smoothed_logits, plan.params.smoothing, names),
         mean_steps=None if plan.labels_only else mean_steps(result),
     )
@@ -201,7 +202,7 @@ def _suspicion(outcome: Answered, plan: Plan, bundle: Bundle) -> float | None:
     return round(float(calibration.suspicion(signals)[0]), 6)
 
 
-def _ood(result: Result, plan: Plan, bundle: Bundle) -> float | None:
+def ood(result: Result, plan: Plan, bundle: Bundle) -> float | None:
     """Of the image as it came: unlike suspicion it does not depend on the chain's steps."""
     calibration = bundle.manifest.calibration.get(plan.preset_name)
     if calibration is None or calibration.typicality is None or result.energy is None or plan.labels_only:

@@ -38,10 +38,18 @@ class Worker:
 
     Args:
         new_slots: makes empty slots, at the start and after a quantum that raised.
+        classified_a_turn: images to classify, about, between two quanta, so that chains do not stand for long.
     """
 
-    def __init__(self, bundle: Bundle, new_slots: Callable[[], Slots], device: torch.device) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        new_slots: Callable[[], Slots],
+        device: torch.device,
+        classified_a_turn: int = CHAINS_PER_BATCH,
+    ) -> None:
         self._bundle, self._device, self._new_slots = bundle, device, new_slots
+        self._classified_a_turn = classified_a_turn
         self._slots = new_slots()
         self._profile = self._slots.profile
         self._scheduler = Scheduler(self._profile.buckets[-1])
@@ -130,8 +138,8 @@ class Worker:
         self._answers.setdefault(job.key, deque()).append((job, answer(job, self._bundle.defence, self._device)))
 
     def _give_answers(self, turn: Turn) -> None:
-        """Classify at most about one batch of images, the keys taking turns, so that chains do not stand for long."""
-        budget = CHAINS_PER_BATCH
+        """Classify some images, the keys taking turns."""
+        budget = self._classified_a_turn
         while self._answers and budget > 0:
             key = next(iter(self._answers))
             waiting = self._answers.pop(key)

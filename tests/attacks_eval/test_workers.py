@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 PARENT = """
-import os, time, torch
-from attacks_eval.workers import Workers
+import os, time
+from attacks_eval.pools import ProcessPool
 
 if __name__ == "__main__":
-    with Workers(2, torch.device("cpu")) as workers:
-        print(*{workers.pool.submit(os.getpid).result() for _ in range(20)}, flush=True)
-        workers.pool.submit(time.sleep, 600).result()
+    pool = ProcessPool(2)
+    print(*{pool.executor.submit(os.getpid).result() for _ in range(20)}, flush=True)
+    pool.executor.submit(time.sleep, 600).result()
 """
 
 
