@@ -49,8 +49,12 @@ def test_a_cluster_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.C
 
 
 def _verdicts(folder: Path) -> dict[tuple[str | int, ...], Any]:
-    """What the ledger holds, but for what it cost and where the images lie in their file."""
+    """What the ledger holds, but for costs, where the images lie in their file, and losses that a search notes for its
+    diagnosis: those depend in the last digit on the searches beside it."""
     entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()[1:]]
-    left_out = ("key", "spent", "image_at")
-    found = {tuple(entry["key"]): {k: v for k, v in entry.items() if k not in left_out} for entry in entries}
+    found = {}
+    for entry in entries:
+        outcome = {k: v for k, v in entry.get("outcome", {}).items() if k not in ("early_loss", "late_loss")}
+        rest = {k: v for k, v in entry.items() if k not in ("key", "spent", "image_at", "outcome")}
+        found[tuple(entry["key"])] = (outcome, rest)
     return {key: value for key, value in found.items() if key[0] not in ("session", "gradients")}

@@ -19,6 +19,7 @@ from tests.benchmarks.processes import ROOT, BenchmarkError
 from tests.ray_cluster import ENVIRONMENT, local_cluster
 
 DIGITS = ROOT / "models" / "zoo" / "digits-midrun"
+LOSSES = ("early_loss", "late_loss")
 
 
 def main() -> int:
@@ -32,16 +33,21 @@ def main() -> int:
         _run(folder / "one", options)
         with local_cluster(folder, "--include-dashboard=false") as cluster:
             _run(folder / "ray", options, f"--ray={cluster.address}")
-        verdicts = [_verdicts(folder / each) for each in ("one", "ray")]
-        with np.load(folder / "one" / "adv.npz") as one, np.load(folder / "ray" / "adv.npz") as other:
-            pixels = one.files == other.files and all(np.array_equal(one[key], other[key]) for key in one.files)
-        different = sum(verdicts[0].get(key) != verdicts[1].get(key) for key in verdicts[0].keys() | verdicts[1].keys())
-        console.print(
-            f"{len(verdicts[0])} pieces in one process, {len(verdicts[1])} over Ray, {different} differ; "
-            f"adversarial images {'equal to the last bit' if pixels else 'DIFFER'}",
-            style="bold",
-        )
-        return int(bool(different) or not pixels)
+        one, ray = (_pieces(folder / each) for each in ("one", "ray"))
+        with np.load(folder / "one" / "adv.npz") as a, np.load(folder / "ray" / "adv.npz") as b:
+            pixels = a.files == b.files and all(np.array_equal(a[key], b[key]) for key in a.files)
+    different = sum(one.get(key, {}).get("rest") != ray.get(key, {}).get("rest") for key in one.keys() | ray.keys())
+    losses = [
+        abs(x - y)
+        for key in one.keys() & ray.keys()
+        for x, y in zip(one[key]["losses"], ray[key]["losses"], strict=True)
+    ]
+    console.print(
+        f"{len(one)} pieces in one process, {len(ray)} over Ray: {different} verdicts differ; adversarial images "
+        f"{'equal to the last bit' if pixels else 'DIFFER'}; recorded losses differ by at most {max(losses):.1e}",
+        style="bold",
+    )
+    return int(bool(different) or not pixels)
 
 
 def _run(out: Path, options: argparse.Namespace, *more: str) -> None:
@@ -57,12 +63,21 @@ def _run(out: Path, options: argparse.Namespace, *more: str) -> None:
     console.print(f"{'over Ray' if more else 'one process'}: {time.monotonic() - started:.1f} s; {worst}")
 
 
-def _verdicts(folder: Path) -> dict[tuple[str | int, ...], Any]:
-    """What the ledger holds, but for its costs, its sessions, and the probe's speed."""
-    entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()[1:]]
-    left_out = ("key", "spent", "image_at")
-    found = {tuple(entry["key"]): {k: v for k, v in entry.items() if k not in left_out} for entry in entries}
-    return {key: value for key, value in found.items() if key[0] not in ("session", "gradients")}
+def _pieces(folder: Path) -> dict[tuple[str | int, ...], dict[str, Any]]:
+    """What the ledger holds, but for its costs, its sessions, and the probe's speed.
+
+    Losses that a search notes for its diagnosis are apart: they depend in the last digit on the searches beside it.
+    """
+    found = {}
+    for line in (folder / "ledger.jsonl").read_text().splitlines()[1:]:
+        entry = json.loads(line)
+        key = tuple(entry.pop("key"))
+        outcome = entry.get("outcome", {})
+        losses = [outcome.pop(name, None) or 0.0 for name in LOSSES]
+        if key[0] not in ("session", "gradients"):
+            rest = {name: value for name, value in entry.items() if name not in ("spent", "image_at")}
+            found[key] = {"rest": rest, "losses": losses}
+    return found
 
 
 if __name__ == "__main__":

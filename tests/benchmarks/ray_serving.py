@@ -59,7 +59,7 @@ def main() -> None:
 
 async def kill_one(cluster: Cluster, server: Server, options: argparse.Namespace) -> None:
     """SIGKILL one replica in the middle of the load."""
-    load = asyncio.create_task(_load(server, options))
+    load, started = asyncio.create_task(_load(server, options)), time.monotonic()
     await asyncio.sleep(options.seconds / 3)
     before = cluster.processes(REPLICA)
     os.kill(before[0], signal.SIGKILL)
@@ -69,7 +69,8 @@ async def kill_one(cluster: Cluster, server: Server, options: argparse.Namespace
     back = time.monotonic() - killed
     outcomes = await load
     _say("one of two replicas killed by SIGKILL", outcomes)
-    console.print(f"  its successor's process began {back:.1f} s after the kill")
+    underway = sum(each.arrival.at < killed - started < each.ended for each in outcomes)
+    console.print(f"  {underway} requests were under way at the kill; the successor began {back:.1f} s after it")
     failed = [each.ended for each in outcomes if not (each.answered or each.turned_away)]
     if failed:
         console.print(
@@ -86,7 +87,7 @@ async def replace_both(
     load = asyncio.create_task(_load(server, options))
     await asyncio.sleep(options.seconds / 6)
     began = time.monotonic()
-    await asyncio.to_thread(deploy, folder, dashboard, server.port, max_steps=1999)
+    await asyncio.to_thread(deploy, folder, dashboard, server.port, max_steps=2001)
     while old & set(cluster.processes(REPLICA)) or not await asyncio.to_thread(_running, dashboard):
         await asyncio.sleep(0.5)
     took = time.monotonic() - began
