@@ -153,7 +153,8 @@ def _keep_measurements(manifest: Manifest, folder: Path) -> Manifest:
         return manifest
     if replaced.digest != manifest.digest:
         return manifest
-    return manifest.model_copy(update={"measured": replaced.measured, "calibration": replaced.calibration})
+    kept = {name: getattr(replaced, name) for name in ("measured", "beside", "calibration")}
+    return manifest.model_copy(update=kept)
 
 
 def provenance(state: State, checkpoint: Path) -> PartRecord:

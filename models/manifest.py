@@ -59,7 +59,8 @@ class TrainingRecord(Frozen):
 class Manifest(Frozen):
     """Everything about a bundle but its weights.
 
-    `files` maps each file to its SHA-256; `calibration` has an entry for each preset that answers with a suspicion.
+    `files` maps each file to its SHA-256; `calibration` has an entry for each preset that answers with a suspicion;
+    `beside` has baselines of other weights by what they are, on the images and attack of the bundle's own.
     """
 
     format: Literal[1] = 1
@@ -74,6 +75,7 @@ class Manifest(Frozen):
     files: dict[str, str]
     training: TrainingRecord | None = None
     measured: dict[str, Any] = {}
+    beside: dict[str, dict[str, Any]] = {}
     calibration: dict[str, Calibration] = {}
 
     @model_validator(mode="after")
@@ -115,7 +117,7 @@ class Manifest(Frozen):
         return self._digest_without("presets", "default_preset")
 
     def _digest_without(self, *keys: str) -> str:
-        left_out = {"name", "description", "training", "measured", "calibration", *keys}
+        left_out = {"name", "description", "training", "measured", "beside", "calibration", *keys}
         content = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -11,8 +11,8 @@ def render_model_card(manifest: Manifest) -> str:
         parts += ["## Against an attacker who knows the defence", robustness(manifest.measured["robustness"])]
     if "baseline" in manifest.measured:
         parts += ["## Against an attacker who does not", baseline(manifest.measured["baseline"])]
-    if "beside" in manifest.measured:
-        parts += ["## Beside other weights", beside(manifest.measured["beside"], manifest.measured["baseline"])]
+    if manifest.beside:
+        parts += ["## Beside other weights", beside(manifest.beside, manifest.measured["baseline"])]
     if "trade_off" in manifest.measured:
         parts += ["## Steps, step size and replicates", trade_off(manifest.measured["trade_off"])]
     if not manifest.measured:

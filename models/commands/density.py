@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Mapping
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,20 @@ from torch import Tensor
 
 from models.bundle import sha256
 from models.config import validate
-from models.console import console, positive_float, positive_int, progress_bar
+from models.console import console, positive_float, positive_int
 from models.data import load_dataset
 from models.device import resolve_device
 from models.errors import ConfigError, DataError
 from models.evaluation.ais import Annealing
 from models.evaluation.annealing_bases import BoxBase, GaussianBase
-from models.evaluation.annealing_run import anneal
 from models.evaluation.chain_starts import noise_start, uniform_start
-from models.evaluation.chain_summaries import summaries_of
-from models.evaluation.density import density_result
 from models.evaluation.density_model import DensityModel, density_of_bundle, density_of_checkpoints
-from models.evaluation.density_plots import plot_energies, plot_histograms, save_grids
-from models.evaluation.hamiltonian import Path as Between
-from models.evaluation.likelihood import likelihood_result
-from models.evaluation.long_chains import LongChains, nats, read_snapshot, run_chains, snapshot_path
+from models.evaluation.density_run import anneal_likelihood, compare_chains
+from models.evaluation.long_chains import LongChains, read_snapshot
 from models.files import commit, replace_file
-from models.gradients import gradient_of
 from models.langevin import LangevinConfig
-from models.noise import SeededNoise
-from models.pixels import dequantise, from_uint8
+from models.pixels import from_uint8
 from models.streams import Stream
-
-COMPONENTS = 4
-COMPONENT_IMAGES = 1000
 
 
 def chains(options: argparse.Namespace) -> None:
@@ -45,24 +34,13 @@ def chains(options: argparse.Namespace) -> None:
         raise ConfigError(f"comparing chains with data needs {' and '.join(missing)}: install the extra `eval`")
     device = resolve_device(options.device)
     model = _density(options, device)
-    energy, temperature = model.target(options.joint_temp)
     sets = {name: from_uint8(_images(model.data, name, options)).to(device) for name in ("train", "test")}
-    config = _long_chains(options, model, temperature)
+    config = _long_chains(options, model, model.target(options.joint_temp)[1])
     identity = {"weights": model.digest, "tau": model.tau, "joint_temp": options.joint_temp, "start": options.start}
     start = _start(options, sets["test"], device)
-    summaries = summaries_of(sets["train"][:COMPONENT_IMAGES], min(COMPONENTS, len(sets["train"]) - 1))
-    trace = run_chains(energy, start, config, summaries, options.out, identity)
-
-    noise = SeededNoise(torch.Generator(device).manual_seed(options.seed))
-    noisy = {name: images + options.data_noise * noise(images) for name, images in sets.items()}
-    data = {name: nats(energy, images, temperature).cpu() for name, images in noisy.items()}
-    snapshots = [read_snapshot(snapshot_path(options.out, step)) for step in config.snapshots]
-    result = density_result(data, snapshots, trace, summaries.names, config.record_every)
+    result = compare_chains(model, sets, start, config, options.data_noise, identity, options.out, options.joint_temp)
     settings = {**identity, "data": model.data, "data_noise": options.data_noise, "chains": config.model_dump()}
     _write(options.out / "result.json", {**settings, **result, "data": {"name": model.data, **result["data"]}})
-    plot_histograms(data, snapshots, options.out / "histograms.png")
-    plot_energies(data, snapshots, trace[..., 0], config.record_every, options.out / "energies.png")
-    save_grids(snapshots, options.out)
     _print_chains(result, options.out)
 
 
@@ -70,23 +48,14 @@ def likelihood(options: argparse.Namespace) -> None:
     """log Z of an energy by annealing, and the likelihood of test images; the same command continues a run."""
     device = resolve_device(options.device)
     model = _density(options, device)
-    energy, temperature = model.target()
-    shape = tuple(load_dataset(model.data, "test", options.folder).images.shape[1:])
     names = ("particles", "chunk", "rungs", "power", "leapfrog_steps", "seed")
     base = _base(options.base, options.base_scale, model.tau)
     table = {"base": base, **{name: getattr(options, name) for name in names}}
     config = validate(Annealing, table, "annealing")
     ends = None if options.ends is None else read_snapshot(options.ends).states[: config.particles].to(device)
     identity = {"weights": model.digest, "tau": model.tau, "ends": options.ends and sha256(options.ends.read_bytes())}
-    # Acceptance hangs on differences of U that bfloat16 does not hold.
-    path = Between(gradient_of(energy, "float32"), temperature, config.base)
-    walked = (config.particles + (0 if ends is None else len(ends))) * config.rungs
-    with progress_bar("particle steps", walked) as progress:
-        advance = partial(progress.advance, progress.task_ids[0])
-        up, down = anneal(path, shape, ends, config, options.out, identity, device, advance)
-    generator = torch.Generator().manual_seed(options.seed)
-    images = dequantise(_images(model.data, "test", options), generator).to(device)
-    result = likelihood_result(up, down, False, [("test", nats(energy, images, temperature).cpu())], images[0].numel())
+    images = _images(model.data, "test", options)
+    result = anneal_likelihood(model, images, ends, config, identity, options.out, device)
     _write(options.out / "result.json", {**identity, "data": model.data, "annealing": config.model_dump(), **result})
     _print_likelihood(result, options.out)
 

@@ -28,10 +28,10 @@ def measured(options: argparse.Namespace) -> None:
         if not manifest.answers(result):
             raise DataError(f"{path} was measured on another bundle than {manifest.name}, {manifest.digest[:16]}")
         results[result["kind"]] = for_the_card(result)
-    if options.beside:
-        given = dict(map(_named_file, options.beside))
-        results["beside"] = {what: _of_others(path, results.get("baseline")) for what, path in given.items()}
-    write_manifest(options.bundle, manifest.model_copy(update={"measured": results}))
+    given = dict(map(_named_file, options.beside or ()))
+    others = {what: _of_others(path, results.get("baseline")) for what, path in given.items()}
+    update = {"measured": results, "beside": others or manifest.beside}
+    write_manifest(options.bundle, manifest.model_copy(update=update))
     console.print(f"{options.bundle}: model card shows {', '.join(results)}")
 
 

@@ -1,7 +1,6 @@
 """Is the life cycle's long-run energy a density? Its chains against data, and what test images are worth under it."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +8,26 @@ import torch
 from torch import Tensor
 
 from models.config import Frozen
-from models.console import progress_bar
 from models.data import load_dataset
 from models.errors import DataError
 from models.evaluation.ais import Annealing
 from models.evaluation.annealing_bases import GaussianBase
-from models.evaluation.annealing_run import anneal, annealing_seconds
-from models.evaluation.chain_summaries import summaries_of
-from models.evaluation.density import density_result
+from models.evaluation.annealing_run import annealing_seconds
 from models.evaluation.density_model import DensityModel, density_of_checkpoints
-from models.evaluation.density_plots import plot_energies, plot_histograms
-from models.evaluation.hamiltonian import Path as Between
-from models.evaluation.likelihood import likelihood_result
+from models.evaluation.density_run import ENERGIES, HISTOGRAMS, anneal_likelihood, compare_chains
 from models.evaluation.long_chains import (
     LongChains,
-    nats,
     read_snapshot,
-    run_chains,
     snapshot_path,
     spent_seconds,
 )
-from models.gradients import gradient_of
-from models.noise import SeededNoise
-from models.pixels import dequantise, from_uint8
+from models.pixels import from_uint8
 from models.reproduce.result import Finding, Number
 from models.training.recipe import EnergyRecipe, load_recipe
 
 WEIGHTS = Path(__file__).parents[1] / "results" / "life-cycle"
-PICTURES = ("histograms.png", "energies.png")
-COMPONENTS = 4
+CHAINS, ANNEALING = "chains", "annealing"
+PICTURES = (f"{CHAINS}/{HISTOGRAMS}", f"{CHAINS}/{ENERGIES}")
 
 
 class Size(Frozen):
@@ -65,7 +55,7 @@ def remake(folder: Path, device: torch.device, size: Size = FULL) -> Finding:
     assert recipe.prior is not None
     model = density_of_checkpoints(paths, recipe.prior.tau, device)
     sets = {name: load_dataset(model.data, name).images for name in ("train", "test")}
-    chains = _chains(model, sets, recipe.learning.data_noise, size, folder, device)
+    chains = _chains(model, sets, recipe.learning.data_noise, size, folder / CHAINS, device)
     annealed = _annealed(model, sets["test"], size, folder, device)
     return Finding(
         title="The long-run energy as a density",
@@ -81,7 +71,7 @@ def remake(folder: Path, device: torch.device, size: Size = FULL) -> Finding:
             "chains' ends are no exact samples, so that the upper end of log Z is an estimate and no bound."
         ),
         pictures=PICTURES,
-        cpu_hours=round((spent_seconds(folder / "chains") + annealing_seconds(folder / "annealing")) / 3600, 2),
+        cpu_hours=round((spent_seconds(folder / CHAINS) + annealing_seconds(folder / ANNEALING)) / 3600, 2),
         details={"size": size.model_dump(mode="json", exclude={"weights"}), "chains": chains, "likelihood": annealed},
     )
 
@@ -89,36 +79,21 @@ def remake(folder: Path, device: torch.device, size: Size = FULL) -> Finding:
 def _chains(
     model: DensityModel, sets: dict[str, Tensor], noise: float, size: Size, folder: Path, device: torch.device
 ) -> dict[str, Any]:
-    """What `python -m models chains` says, of chains from test images; data have learning's noise."""
-    energy, temperature = model.target()
-    images = {name: from_uint8(each).to(device) for name, each in sets.items()}
-    block = model.sampler.model_copy(update={"num_steps": size.block, "temperature": temperature})
+    """Chains from test images against data with learning's noise."""
+    block = model.sampler.model_copy(update={"num_steps": size.block, "temperature": model.target()[1]})
     config = LongChains(block=block, snapshots=size.steps, record_every=size.record_every, seed=size.seed)
-    summaries = summaries_of(images["train"], COMPONENTS)
+    images = {name: from_uint8(each).to(device) for name, each in sets.items()}
     identity = {"weights": model.digest, "tau": model.tau, "start": "test"}
-    trace = run_chains(energy, images["test"][: size.chains], config, summaries, folder / "chains", identity)
-    draw = SeededNoise(torch.Generator(device).manual_seed(size.seed))
-    data = {name: nats(energy, each + noise * draw(each), temperature).cpu() for name, each in images.items()}
-    snapshots = [read_snapshot(snapshot_path(folder / "chains", step)) for step in size.steps]
-    plot_histograms(data, snapshots, folder / PICTURES[0])
-    plot_energies(data, snapshots, trace[..., 0], size.record_every, folder / PICTURES[1])
-    return density_result(data, snapshots, trace, summaries.names, size.record_every)
+    return compare_chains(model, images, images["test"][: size.chains], config, noise, identity, folder)
 
 
 def _annealed(model: DensityModel, test: Tensor, size: Size, folder: Path, device: torch.device) -> dict[str, Any]:
-    """What `python -m models likelihood` says of dequantised test images, walking back from the chains' ends."""
-    energy, temperature = model.target()
+    """Test images' likelihood, walking back from the chains' ends."""
     assert model.tau is not None
     config = Annealing(base=GaussianBase(scale=model.tau), particles=size.chains, rungs=size.rungs, seed=size.seed)
-    ends = read_snapshot(snapshot_path(folder / "chains", size.steps[-1])).states.to(device)
-    # Acceptance hangs on differences of U that bfloat16 does not hold.
-    path = Between(gradient_of(energy, "float32"), temperature, config.base)
-    shape, identity = tuple(test.shape[1:]), {"weights": model.digest, "tau": model.tau, "steps": size.steps[-1]}
-    with progress_bar("particle steps", 2 * config.particles * config.rungs) as progress:
-        advance = partial(progress.advance, progress.task_ids[0])
-        up, down = anneal(path, shape, ends, config, folder / "annealing", identity, device, advance)
-    images = dequantise(test, torch.Generator().manual_seed(size.seed)).to(device)
-    return likelihood_result(up, down, False, [("test", nats(energy, images, temperature).cpu())], images[0].numel())
+    ends = read_snapshot(snapshot_path(folder / CHAINS, size.steps[-1])).states.to(device)
+    identity = {"weights": model.digest, "tau": model.tau, "steps": size.steps[-1]}
+    return anneal_likelihood(model, test, ends, config, identity, folder / ANNEALING, device)
 
 
 def _numbers(chains: dict[str, Any], annealed: dict[str, Any], size: Size) -> Iterator[Number]:

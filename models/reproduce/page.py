@@ -27,6 +27,7 @@ def publish(folder: Path, package: Path = PACKAGE) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for file in (RESULT, *result.pictures, *result.files):
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / file, target / file)
     replace_file(package / "RESULTS.md", render_results(published(package)).encode())
 

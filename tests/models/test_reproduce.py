@@ -26,16 +26,16 @@ def write_result(folder: Path, name: str, ours: float) -> None:
         ),
         setting="small.",
         why="size.",
-        pictures=("curve.png",),
+        pictures=("plots/curve.png",),
         cpu_hours=0.25,
         name=name,
         command=f"python -m models reproduce {name}",
         commit="0123456789abcdef",
         torch="2.13.0",
     )
-    folder.mkdir(parents=True)
+    (folder / "plots").mkdir(parents=True)
     (folder / RESULT).write_text(result.model_dump_json())
-    (folder / "curve.png").write_bytes(ours.hex().encode())
+    (folder / "plots/curve.png").write_bytes(ours.hex().encode())
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -49,7 +49,7 @@ def test_publishing_replaces_one_experiment_and_keeps_the_others(tmp_path: Path)
         write_result(run, name, ours)
         publish(run, tmp_path)
     assert [(each.name, each.numbers[0].ours) for each in published(tmp_path)] == [("a", 3.0), ("b", 1.0)]
-    assert (tmp_path / "results" / "a" / "curve.png").read_bytes() == (3.0).hex().encode()
+    assert (tmp_path / "results" / "a" / "plots/curve.png").read_bytes() == (3.0).hex().encode()
     rows = [line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("|")]
     assert rows[2:] == [
         "| [The title of a](#a) | accuracy | 64.99 ± 4.27 % | 3 ± 2.5 % |",
