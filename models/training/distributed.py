@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # early: see `joined_world`
 from torch import Tensor, nn
 
 from models.console import console
@@ -146,7 +147,12 @@ class NoiseOfShare:
 
 @contextmanager
 def joined_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
-    """This process's world and device: with `torchrun` that of its group (gloo, or NCCL with one GPU each)."""
+    """This process's world and device: with `torchrun` that of its group (gloo, or NCCL with one GPU each).
+
+    The group's threads must end with it: one that frees a tensor while the interpreter shuts down aborts the process.
+    `torch.distributed.nn.functional`, which optimizers import, has the group of its import as default arguments, and
+    would keep it alive; imported before there is a group, it holds none.
+    """
     if not dist.is_torchelastic_launched():
         yield ALONE, device
         return
