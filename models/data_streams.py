@@ -21,53 +21,12 @@ BLOCK = 2500
 
 
 @dataclass(frozen=True)
-class FolderStream:
-    """Image files, drawn uniformly with replacement and decoded when they are drawn."""
-
-    source: ImageFolder
-    side: int
-    channels: int
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self.source.name
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, side, side)."""
-        return self.channels, self.side, self.side
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The source's."""
-        return self.source.class_names
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batches(self, plan: BatchPlan) -> Batches:
-        """The plan's batches; their files are read and decoded ahead of the sampler."""
-        pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="limpid-decode")
-
-        def read(rows: Tensor) -> Tensor:
-            return decode_all([self.source[row] for row in rows.tolist()], self.side, self.channels, pool)
-
-        return drawn_batches(read, len(self), plan, in_memory=False)
-
-
-@dataclass(frozen=True)
-class TableStream:
-    """Rows of a table, read in order and shuffled: its files each epoch, its rows within blocks of `block`.
-
-    Each epoch has every image once. A table sorted by class mixes badly this way: cache that one. Every process of a
-    distributed run reads the whole stream and decodes its part.
-    """
+class _Decoded:
+    """Images of a source, as they come out: [channels, side, side]."""
 
     source: ImageSource
     side: int
     channels: int
-    block: int = BLOCK
 
     @property
     def name(self) -> str:
@@ -86,6 +45,33 @@ class TableStream:
 
     def __len__(self) -> int:
         return len(self.source)
+
+
+@dataclass(frozen=True)
+class FolderStream(_Decoded):
+    """Image files, drawn uniformly with replacement and decoded when they are drawn."""
+
+    source: ImageFolder
+
+    def batches(self, plan: BatchPlan) -> Batches:
+        """The plan's batches; their files are read and decoded ahead of the sampler."""
+        pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="limpid-decode")
+
+        def read(rows: Tensor) -> Tensor:
+            return decode_all([self.source[row] for row in rows.tolist()], self.side, self.channels, pool)
+
+        return drawn_batches(read, len(self), plan, in_memory=False)
+
+
+@dataclass(frozen=True)
+class TableStream(_Decoded):
+    """Rows of a table, read in order and shuffled: its files each epoch, its rows within blocks of `block`.
+
+    Each epoch has every image once. A table sorted by class mixes badly this way: cache that one. Every process of a
+    distributed run reads the whole stream and decodes its part.
+    """
+
+    block: int = BLOCK
 
     def batches(self, plan: BatchPlan) -> Batches:
         """The plan's batches; a thread reads the next block and decodes the next batches ahead of the sampler.

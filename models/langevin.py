@@ -20,7 +20,7 @@ from torch import Tensor
 from models.chain_threads import chain_threads, shares
 from models.composed import EnergySum
 from models.config import Frozen
-from models.gradients import Energy, Gradient, energy_gradient, gradient_of, rows_of
+from models.gradients import Energy, Gradient, gradient_of, rows_of
 from models.noise import UNSEEDED, DivisibleNoise, Noise
 from models.precision import Precision
 from models.settling import EnergyWatch
@@ -87,17 +87,6 @@ def add_energies(terms: Sequence[tuple[Energy, float]], tau: float | None = None
     return EnergySum(tuple(terms), tau)
 
 
-def langevin_step(
-    energy: Energy, x: Tensor, config: LangevinConfig, randn_like: Noise = UNSEEDED
-) -> tuple[Tensor, LangevinInfo]:
-    """x <- x - step_size^2 / (2 T) * dU/dx + step_size * z,  z ~ N(0, I), then into the box; x is [B, ...].
-
-    The result carries no gradient: differentiating through a chain is a deliberate act, done elsewhere.
-    """
-    gradient = partial(energy_gradient, energy, precision=config.precision)
-    return _Step(gradient, config)(x, randn_like)
-
-
 def langevin_transition(
     gradient: Gradient,
     x: Tensor,
@@ -107,7 +96,11 @@ def langevin_transition(
     gradient_clamp: float | None = None,
     box: float | None = None,
 ) -> tuple[Tensor, LangevinInfo]:
-    """The same step; its settings may be tensors that broadcast to x, and where both are 0 it stands still."""
+    """x <- x - drift_rate * dU/dx + step_size * z,  z ~ N(0, I), then into the box; x is [B, ...].
+
+    Settings may be tensors that broadcast to x; where both are 0 it stands still. The result carries no gradient:
+    differentiating through a chain is a deliberate act, done elsewhere.
+    """
     u, grad = gradient(x)
     x = x.detach()
     drift = drift_of(grad, drift_rate, gradient_clamp)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.langevin import LangevinConfig, add_energies, langevin_step, run_langevin
+from models.langevin import LangevinConfig, add_energies, run_langevin
 from models.noise import SeededNoise
 
 
@@ -103,8 +103,9 @@ def test_bfloat16_is_the_networks_precision_never_the_chains() -> None:
 
     x = torch.randn(8, 64)
     low = LangevinConfig(num_steps=1, step_size=0.1, temperature=0.01, precision="bfloat16")
-    moved, _ = langevin_step(energy, x, low, torch.zeros_like)
-    exact, _ = langevin_step(energy, x, low.model_copy(update={"precision": "float32"}), torch.zeros_like)
+    moved, _ = run_langevin(energy, x, low, randn_like=torch.zeros_like)
+    full = low.model_copy(update={"precision": "float32"})
+    exact, _ = run_langevin(energy, x, full, randn_like=torch.zeros_like)
     assert seen == [torch.bfloat16, torch.float32]
     assert moved.dtype == torch.float32
     drift = (exact - x).norm()
