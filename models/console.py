@@ -9,9 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.errors import LimpidError
 
-# No markup: file names may hold brackets. No wrapping: pipes and logs want whole lines.
-console = Console(markup=False, highlight=False, soft_wrap=True)
-error_console = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
+# No markup: file names may hold brackets. No wrapping: pipes and logs want whole lines. Text in notebooks too, where
+# rich's own output needs widgets and shows no bar without them.
+console = Console(markup=False, highlight=False, soft_wrap=True, force_jupyter=False)
+error_console = Console(markup=False, highlight=False, soft_wrap=True, stderr=True, force_jupyter=False)
 
 
 @contextmanager
