@@ -9,7 +9,7 @@ SERVE_ARGS ?=
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 RUN = .venv/bin/python -m
 
-.PHONY: serve test test-ray lint train-default train-digits bench clean
+.PHONY: serve test test-ray lint docs train-default train-digits bench clean
 
 serve: .venv/serve.done
 	$(RUN) service --bundle $(BUNDLE) $(SERVE_ARGS)
@@ -28,6 +28,10 @@ lint: .venv/dev.done
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
+# Into site/, which any web server can serve: `python -m http.server -d site`.
+docs: .venv/dev.done
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
+
 # Finished parts are recognised and interrupted ones resumed, so it may be stopped and started at will.
 train-default: .venv/dev.done
 	$(RUN) models train cifar10_classifier --resume
@@ -45,7 +49,7 @@ bench: .venv/litserve.done
 	$(RUN) tests.benchmarks
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
@@ -56,7 +60,7 @@ clean:
 
 # torchattacks pins a requests of 2020 and torchvision, and its attacks import neither: install it without them.
 .venv/dev.done: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --editable ".[$(RUNTIME),train,eval,fidelity,hub,dev]"
+	$(PIP) --editable ".[$(RUNTIME),train,eval,fidelity,hub,docs,dev]"
 	$(PIP) --no-deps torchattacks==3.5.1
 	touch $@ .venv/serve.done
 

@@ -195,7 +195,7 @@ class Evaluation(Frozen):
             undone by chance, so it can be more.
         gradient_note: what was found about the purifier's gradients, in one or two sentences.
         margins: mean-logit margins of the clean images and of the kept adversarial ones.
-        confusion: confusion[true][answered] over the worst case of each image.
+        confusion: `confusion[true][answered]` over the worst case of each image.
         gallery: numbers of the images to show; `adv.npz` beside the report holds them.
     """
 

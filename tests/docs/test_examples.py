@@ -1,0 +1,50 @@
+"""The Python that the documentation prints does what its page says."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attacks_eval.evaluation import Evaluation
+from models.networks.onnx_classifier import OnnxClassifier
+from tests.docs.pages import ROOT, blocks
+
+
+def run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is defined after all Python of a page has run, as a reader's in the repository's folder would."""
+    for name in ("models", "tests"):
+        (folder / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(folder)
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    for text in blocks(ROOT / "docs" / page, "python"):
+        exec(compile(text, page, "exec"), names)
+    return names
+
+
+def test_quick_start_classifies_and_purifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = run("quick-start.md", tmp_path, monkeypatch)
+    assert capsys.readouterr().out.startswith("cat ")
+    assert int(names["bundle"].defence.classify(names["image"]).argmax()) != 3, "the bare classifier is fooled"
+    assert (tmp_path / "purified.png").stat().st_size > 1000
+
+
+def test_evaluation_from_python_counts_the_worst_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run("tutorials/evaluate.md", tmp_path, monkeypatch)
+    found: Evaluation = names["evaluation"]
+    assert {each.name for each in found.attacks} == {"transfer-bare", "bpda-pgd", "smooth-pgd"}
+    assert found.worst_case.correct <= min(each.statistics.mean_logit.correct for each in found.attacks)
+    assert names["module"](names["images"]).shape == (2, 10)
+
+
+def test_a_classifier_of_a_readers_own_is_exported_and_defended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = run("how-to/your-classifier.md", tmp_path, monkeypatch)
+    x = torch.randn(3, 1, 8, 8)
+    graph = OnnxClassifier((tmp_path / "model.onnx").read_bytes(), torch.device("cpu"))
+    torch.testing.assert_close(graph(x), names["classifier"](x))
+    assert names["evaluation"].worst_case.total == 2
