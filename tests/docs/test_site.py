@@ -100,6 +100,16 @@ def test_the_reference_names_what_is_public(pages: dict[str, Page], site: Path) 
     assert 'href="../reference/models/#models.langevin.run_langevin"' in (site / "how-it-works/index.html").read_text()
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=lambda path: path.stem)
+def test_what_the_reference_asks_for_is_there(site: Path, page: Path) -> None:
+    html = (site / "reference" / page.stem / "index.html").read_text()
+    asked = re.findall(r"^::: (\S+)(?:\n    options:\n      members: \[(.*)\])?", page.read_text(), flags=re.M)
+    assert asked
+    for module, members in asked:
+        for name in (module, *(f"{module}.{member}" for member in members.split(", ") if member)):
+            assert f'id="{name}"' in html, name
+
+
 def hook(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "hooks" / f"{name}.py")
     assert spec is not None
