@@ -24,6 +24,9 @@ ServiceError
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+TYPE_PREFIX = "urn:limpid:problem:"
+"""A problem's type is this and its error's slug."""
+
 
 class ServiceError(Exception):
     """Base of every error that `service` raises."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.answers import Answer, Outcomes
 from service.errors import RequestError
+from service.event_schemas import Progress, Queued
 from service.following import follow
 from service.intake import Work, settle
 from service.problems import problem_document
@@ -28,21 +29,6 @@ MEDIA_TYPE = "text/event-stream"
 PROGRESS_SECONDS = 0.2
 HEARTBEAT_SECONDS = 10.0
 HEARTBEAT = ": working\n\n"
-
-
-class Queued(BaseModel):
-    """Event `queued`: the request was admitted."""
-
-    cost: int = Field(description="Image-steps of this request.")
-    estimated_seconds: int | None = Field(description="Until the result, at the measured speed; null before that.")
-
-
-class Progress(BaseModel):
-    """Event `progress`: chains have advanced."""
-
-    steps_done: int
-    steps_total: int
-    fraction: float
 
 
 Compose = Callable[[Request, Work, Outcomes], Answer]

@@ -12,11 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import ParameterError, RequestError
+from service.errors import TYPE_PREFIX, ParameterError, RequestError
 from service.schemas import FieldError, Problem
 
 MEDIA_TYPE = "application/problem+json"
-TYPE_PREFIX = "urn:limpid:problem:"
 # An answer echoes what a caller sent, and must not be as long as that.
 MAX_ERRORS = 16
 MAX_TEXT = 512

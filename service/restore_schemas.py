@@ -1,5 +1,6 @@
 """What the answers of /restore hold; the examples appear in /docs."""
 
+import base64
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -35,6 +36,11 @@ class RestoredImage(BaseModel):
     restored_pixels: int = Field(description="White pixels of the mask.")
     spread_255: float = Field(description="Root mean square over those of the standard deviation, in 1/255 units.")
     mean_steps: float = Field(description="Steps that its replicates ran.")
+
+    @property
+    def png(self) -> bytes:
+        """The restored image as a PNG file's content."""
+        return base64.b64decode(self.png_base64)
 
 
 class Restoration(RestoredImage, SharedRestoration):

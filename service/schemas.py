@@ -1,5 +1,6 @@
 """What the answers of /classify and /purify hold, and their errors; the examples appear in /docs."""
 
+import base64
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -217,6 +218,11 @@ class PurifiedImage(BaseModel):
     distance: Distance
     mean_steps: float = Field(description="Steps that its chain ran.")
     ood: Ood
+
+    @property
+    def png(self) -> bytes:
+        """The image as a PNG file's content."""
+        return base64.b64decode(self.png_base64)
 
 
 class Purification(PurifiedImage, Shared):

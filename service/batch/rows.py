@@ -6,10 +6,9 @@ from models.bundle import Bundle
 from service.answers import classified, mean_steps, ood, purified
 from service.batch.answering import Item
 from service.batch.question import Task
-from service.errors import RequestError
+from service.errors import TYPE_PREFIX, RequestError
 from service.intake import Answered
 from service.parameters import Plan
-from service.problems import TYPE_PREFIX
 
 ANSWERED = 200
 Row = dict[str, Any]
