@@ -16,11 +16,11 @@ error_console = Console(markup=False, highlight=False, soft_wrap=True, stderr=Tr
 
 
 @contextmanager
-def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[Progress]:
+def progress_bar(description: str, total: int, completed: int = 0, on: Console = console) -> Iterator[Progress]:
     """A bar with counts, elapsed time and ETA; `progress.advance(progress.task_ids[0])` moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console) as progress:
+    with Progress(*columns, *times, console=on) as progress:
         progress.add_task(description, total=total, completed=completed)
         yield progress
 

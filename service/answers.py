@@ -87,11 +87,11 @@ def purification(request: Request, work: Work, outcomes: Outcomes) -> Purificati
     if not work.several:
         (outcome,) = outcomes
         assert isinstance(outcome, Answered)
-        return Purification(**dict(_purified_image(outcome, work.plan, bundle)), **shared)
+        return Purification(**dict(purified_image(outcome, work.plan, bundle)), **shared)
     results = [
         failed_item(request, index, outcome)
         if isinstance(outcome, RequestError)
-        else PurifiedItem(index=index, **dict(_purified_image(outcome, work.plan, bundle)))
+        else PurifiedItem(index=index, **dict(purified_image(outcome, work.plan, bundle)))
         for index, outcome in enumerate(outcomes)
     ]
     return Purifications(results=results, failed=count_failed(outcomes), **shared)
@@ -145,7 +145,8 @@ def count_failed(outcomes: Outcomes) -> int:
     return sum(isinstance(outcome, RequestError) for outcome in outcomes)
 
 
-def _purified_image(outcome: Answered, plan: Plan, bundle: Bundle) -> PurifiedImage:
+def purified_image(outcome: Answered, plan: Plan, bundle: Bundle) -> PurifiedImage:
+    """What is said of one image whose chain has ended, the image included."""
     image, (_, height, width) = purified(outcome), outcome.pixels.shape
     return PurifiedImage(
         png_base64=base64.b64encode(image.png).decode("ascii"),

@@ -8,7 +8,6 @@ that waits for it fails, and `live` turns false.
 
 import logging
 import math
-import secrets
 import threading
 import time
 from collections import deque
@@ -22,7 +21,7 @@ from models.chain_threads import ChainThreads
 from models.gradients import freeze
 from models.streams import Stream
 from service.errors import SettingsError, UnavailableError
-from service.jobs import Job, Params, Result, Ticket
+from service.jobs import Job, Params, Result, Ticket, request_stream
 from service.profile import measure, time_classifier
 from service.slots import Profile, Slots
 from service.worker import Turn, Worker
@@ -139,8 +138,7 @@ class Engine:
         Raises:
             UnavailableError: the thread has ended.
         """
-        stream = Stream(("request", secrets.randbits(128)) if seed is None else ("seed", seed))
-        job = Job(image, params, key, deadline, stream, mask)
+        job = Job(image, params, key, deadline, request_stream(seed), mask)
         job.future.set_running_or_notify_cancel()  # from now on the engine alone decides how it ends
         with self._changed:
             if self._closed:

@@ -1,6 +1,7 @@
 """What the engine works on: a job is one image of a request, a chain one of its Markov sequences."""
 
 import asyncio
+import secrets
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -182,6 +183,11 @@ class Job:
     def steps_left(self) -> int:
         """Image-steps still to run."""
         return self.params.cost - self.steps_done
+
+
+def request_stream(seed: int | None) -> Stream:
+    """Where the noise of a request's image comes from: nobody can know it, unless there is a seed."""
+    return Stream(("request", secrets.randbits(128)) if seed is None else ("seed", seed))
 
 
 class Ticket:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from models.bundle import Runtime, read_manifest
-from models.console import console, error_console, positive_float, positive_int, progress_bar, run_command
+from models.console import console, error_console, positive_int, progress_bar, run_command
 from models.device import resolve_device
 from models.errors import ConfigError
 from models.files import sole_writer
+from service.answer_arguments import CLASSIFYING, add_classify_arguments, given_options
 from service.batch.answering import SLOTS
 from service.batch.cluster import process_on_cluster
 from service.batch.outputs import require_pyarrow
@@ -23,8 +24,6 @@ from service.batch.tally import count_output
 from service.batch.work import Processor, Work
 from service.errors import ServiceError
 from service.settings import DEFAULT_BUNDLE, Settings
-
-OPTIONS = ("preset", "steps", "replicates", "resize", "top_k", "labels_only", "certify", "certify_draws", "sigma")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,11 +84,10 @@ def _work(options: argparse.Namespace, folder: Path) -> Work:
     if options.source.is_dir() and folder.is_relative_to(source.root):
         raise ConfigError(f"{folder} is inside {source.root}: what is written would be read as images")
     found = survey(source, options.part_size)
-    given = {name: getattr(options, name) for name in OPTIONS}
     question = Question(
         task=options.task,
         format=kind,
-        options={name: value for name, value in given.items() if value is not None},
+        options=given_options(options, CLASSIFYING),
         bundle=manifest.digest,
         runtime=options.runtime,
         device=family,
@@ -136,20 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--actors", type=positive_int, help="of the cluster (default: as many as it has CPUs or GPUs)")
     answers = parser.add_argument_group("the answer, as a request to the service would ask for it")
-    _add_options(answers)
+    add_classify_arguments(answers)
     return parser
-
-
-def _add_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--preset", help="default: the bundle's")
-    group.add_argument("--steps", type=int, help="Langevin steps instead of the preset's")
-    group.add_argument("--replicates", type=positive_int, help="chains an image, whose logits are averaged")
-    group.add_argument("--resize", action="store_true", default=None, help="stretch images of another size")
-    group.add_argument("--top-k", type=positive_int, help="predictions an image (default 5)")
-    group.add_argument("--labels-only", action="store_true", default=None, help="no number that helps an attacker")
-    group.add_argument("--certify", action="store_true", default=None, help="add an L2 radius by randomised smoothing")
-    group.add_argument("--certify-draws", type=positive_int, help="noisy draws of a certificate (default 128)")
-    group.add_argument("--sigma", type=positive_float, help="of a certificate's noise (default 0.08)")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ neither on its neighbours nor on how many cores or processes there are.
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -52,11 +52,14 @@ class Answerer:
 
     Args:
         bundle: on `device`, and nobody else's while this works.
+        streams: where the noise of an image's chains comes from, by its key.
         slots: chains that a core, or a GPU, moves together.
     """
 
-    def __init__(self, bundle: Bundle, plan: Plan, seed: int, slots: int, device: torch.device) -> None:
-        self._params, self._stream = plan.params, Stream(("batch", seed))
+    def __init__(
+        self, bundle: Bundle, plan: Plan, streams: Callable[[str], Stream], slots: int, device: torch.device
+    ) -> None:
+        self._params, self._streams = plan.params, streams
         self._threads = ChainThreads(1 if device.type == "cuda" else torch.get_num_threads())
         self._size = slots * self._threads.count
         image, profile = bundle.manifest.image, Profile({self._size: 0.0}, {self._size: QUANTUM})
@@ -78,7 +81,7 @@ class Answerer:
                 if isinstance(item.image, RequestError):
                     yield item, item.image
                     continue
-                job = Job(item.image, self._params, "", None, self._stream.child(_digest(item.key)))
+                job = Job(item.image, self._params, "", None, self._streams(item.key))
                 pending[job] = item
                 self._worker.take(job)
             if not pending:
@@ -103,6 +106,6 @@ def _outcome(job: Job, outcome: Result | RequestError) -> Answered | RequestErro
     return outcome
 
 
-def _digest(key: str) -> str:
-    """Of fixed form: a key may hold anything, and must not name another key's stream."""
-    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+def stream_of_key(seed: int, key: str) -> Stream:
+    """A stream of an image's own; the key's digest is of fixed form, so that no key names another one's stream."""
+    return Stream(("batch", seed)).child(hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest())

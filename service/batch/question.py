@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,20 +53,23 @@ class Question(Frozen):
     max_pixels: int
 
     def plan(self, manifest: Manifest) -> Plan:
-        """What is asked of the engine for each image, within the bounds that the service has by default.
+        """See `plan_task`."""
+        return plan_task(self.task, self.options, manifest)
 
-        Raises:
-            ConfigError: an option is unknown, malformed or out of bounds.
-        """
-        caller, settings = Caller("batch", SCOPES), Settings()
-        try:
-            if self.task == "classify":
-                return plan_classification(
-                    validate(ClassifyOptions, self.options, "options"), manifest, settings, caller
-                )
-            return plan_purification(validate(PurifyOptions, self.options, "options"), manifest, settings, caller)
-        except RequestError as error:
-            raise ConfigError(error.detail) from error
+
+def plan_task(task: Task, options: Mapping[str, Any], manifest: Manifest) -> Plan:
+    """What is asked of the engine for each image, within the bounds that the service has by default.
+
+    Raises:
+        ConfigError: an option is unknown, malformed or out of bounds.
+    """
+    caller, settings = Caller("command line", SCOPES), Settings()
+    try:
+        if task == "classify":
+            return plan_classification(validate(ClassifyOptions, options, "options"), manifest, settings, caller)
+        return plan_purification(validate(PurifyOptions, options, "options"), manifest, settings, caller)
+    except RequestError as error:
+        raise ConfigError(error.detail) from error
 
 
 def kept_seed(folder: Path, asked: int | None) -> int:

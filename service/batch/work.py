@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from models.bundle import load_bundle
 from models.errors import BundleError, DataError
-from service.batch.answering import Answerer, Item
+from service.batch.answering import Answerer, Item, stream_of_key
 from service.batch.outputs import part_path, write_part
 from service.batch.parts import Content, Part, Source
 from service.batch.question import Question
@@ -72,7 +73,8 @@ class Processor:
         if self._bundle.digest != question.bundle:
             raise BundleError(f"{work.bundle} has digest {self._bundle.digest}, expected {question.bundle}")
         self._plan = question.plan(self._bundle.manifest)
-        self._answerer = Answerer(self._bundle, self._plan, question.seed, question.slots, device)
+        streams = partial(stream_of_key, question.seed)
+        self._answerer = Answerer(self._bundle, self._plan, streams, question.slots, device)
 
     def close(self) -> None:
         """End its threads."""

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from models.pixels import distance_l2, from_uint8
 from service.answers import classified
 from service.auth import Caller
 from service.batch.__main__ import main
-from service.batch.answering import Answerer, Item
+from service.batch.answering import Answerer, Item, stream_of_key
 from service.errors import ChainDivergedError, DecodingError, EngineError
 from service.intake import Answered
 from service.options import ClassifyOptions
@@ -101,7 +102,7 @@ def test_cores_change_no_bit(digits_bundle: Bundle, digits_test: ImageDataset, o
 
     def answers(threads: int) -> dict[str, ClassifiedImage]:
         torch.set_num_threads(threads)
-        answerer = Answerer(digits_bundle, plan, 1, 16, torch.device("cpu"))
+        answerer = Answerer(digits_bundle, plan, partial(stream_of_key, 1), 16, torch.device("cpu"))
         torch.set_num_threads(1)  # the classifier's operations use one core either way
         items = (Item(0, number, str(number), digits_test.images[number]) for number in range(12))
         found = {item.key: outcome for item, outcome in answerer.answers(items)}
@@ -255,7 +256,7 @@ def test_names_that_are_no_text_are_escaped(digits: list[bytes], tmp_path: Path)
 def test_a_chain_that_diverges_fails_alone(bundle: Bundle, energy: FakeEnergy) -> None:
     bright = torch.full((1, 4, 4), 255, dtype=torch.uint8)
     energy.poison = lambda x: x.flatten(1).mean(1) > 0.9
-    answerer = Answerer(bundle, _plan(bundle), 0, 16, torch.device("cpu"))
+    answerer = Answerer(bundle, _plan(bundle), partial(stream_of_key, 0), 16, torch.device("cpu"))
     images = {"dark": bright * 0, "bright": bright, "none": DecodingError("no image"), "grey": bright // 2}
     items = [Item(0, number, key, image) for number, (key, image) in enumerate(images.items())]
     found = {item.key: outcome for item, outcome in answerer.answers(items)}
@@ -270,7 +271,7 @@ def test_what_is_not_the_images_fault_ends_the_run(bundle: Bundle, energy: FakeE
     def fail(x: torch.Tensor) -> None:
         raise MemoryError
 
-    answerer = Answerer(bundle, _plan(bundle), 0, 16, torch.device("cpu"))
+    answerer = Answerer(bundle, _plan(bundle), partial(stream_of_key, 0), 16, torch.device("cpu"))
     energy.hook = fail
     with pytest.raises(EngineError):
         list(answerer.answers([Item(0, 0, "a", torch.zeros(1, 4, 4, dtype=torch.uint8))]))

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.cli.__main__ import main as limpid
 from service.client import (
     AsyncClient,
     ClassifyOptions,
@@ -137,8 +138,9 @@ def test_the_asynchronous_client_does_the_same(server: httpx.Client) -> None:
 
 
 def test_overload_is_waited_out_and_the_key_opens_the_door(
-    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The command does the same: three requests at a time, of which the server takes one."""
     flags = ("--max-requests", "1", "--overload-status", "429")
     with serve(tmp_path / "log", *flags, LIMPID_API_KEYS="team:opensesame") as http:
         url = str(http.base_url)
@@ -157,6 +159,10 @@ def test_overload_is_waited_out_and_the_key_opens_the_door(
                 job.result()
                 assert answer.result(60).predictions[0].label == "6"
                 assert time.monotonic() - began >= 1.0, "Retry-After was not honoured"
+            monkeypatch.setenv("LIMPID_API_KEY", "opensesame")
+            (tmp_path / "six.png").write_bytes(PNG)
+            six = str(tmp_path / "six.png")
+            assert limpid(["classify", six, six, six, "--url", url, "--parallel", "3"]) == 0
         assert re.search(r"1 requests are in progress; asking again in 1\.\d s", caplog.text)
         assert "opensesame" not in caplog.text + repr(vars(patient))
 
@@ -178,21 +184,23 @@ def running(port: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
             process.kill()
 
 
-def test_a_restart_in_the_middle_costs_time_and_no_answer(caplog: pytest.LogCaptureFixture) -> None:
-    """SIGKILL while a job and a plain request run; a new process takes the port, and both are answered."""
+def test_a_restart_in_the_middle_costs_time_and_no_answer(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """SIGKILL while a job and the command's request run; a new process takes the port, and both are answered."""
+    (tmp_path / "six.png").write_bytes(PNG)
     with running("0") as (process, url), Client(url) as client, ThreadPoolExecutor(1) as pool:
         with httpx.Client(base_url=url) as http:
             until(http, "/health/ready", 200)
             expected = client.classify(PNG, STEADY).predictions[0].probability
             job = client.classify_job(PNG, STEADY)
-            plain = pool.submit(client.classify, PNG, ClassifyOptions(seed=7, steps=2000, replicates=8))
+            asked = ["classify", str(tmp_path / "six.png"), "--url", url, "--steps", "2000", "--replicates", "8"]
+            command = pool.submit(limpid, asked)
             assert any(isinstance(event, Progress) for event in job)
             busy(http)
         process.kill()
         process.wait()
         with running(url.rsplit(":", 1)[1]):
             answer = job.result()
-            assert plain.result(120).replicates == 8
+            assert command.result(120) == 0
     assert answer.predictions[0].probability == pytest.approx(expected, abs=1e-3)
     assert "no connection to the service" in caplog.text
 
