@@ -55,12 +55,12 @@ clean:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/serve.done: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --editable ".[$(RUNTIME)]"
+	$(PIP) --editable ".[$(RUNTIME),client]"
 	touch $@
 
 # torchattacks pins a requests of 2020 and torchvision, and its attacks import neither: install it without them.
 .venv/dev.done: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --editable ".[$(RUNTIME),train,eval,fidelity,hub,docs,dev]"
+	$(PIP) --editable ".[$(RUNTIME),client,train,eval,fidelity,hub,adapters,docs,dev]"
 	$(PIP) --no-deps torchattacks==3.5.1
 	touch $@ .venv/serve.done
 

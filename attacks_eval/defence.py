@@ -14,7 +14,7 @@ from attacks_eval.losses import LossName, attack_loss
 from attacks_eval.purifiers import LangevinPurifier, NoPurifier, PullBack, Purifier
 from attacks_eval.threat_model import check_unit_range
 from models.langevin import BATCH_MULTIPLE
-from models.pixels import from_unit, from_unit_unbounded
+from models.pixels import from_unit, from_unit_unbounded, to_unit
 from models.purifier import CHAINS_PER_BATCH, Preset, PurifiedClassifier, replicate, split_replicates
 from models.streams import ChainNoise, Stream
 
@@ -105,6 +105,18 @@ class Defence:
 
     def logits(self, images: Tensor, streams: Sequence[Stream], replicates: int, mode: GradMode) -> Tensor:
         """Mean logits [B, K] over replicates, differentiable in the images in the given mode."""
+        logits = self.classify(self._purify(images, streams, replicates, mode))[: replicates * len(images)]
+        return split_replicates(_finite(logits), replicates).mean(0)
+
+    def purify(self, images: Tensor, streams: Sequence[Stream], mode: GradMode) -> Tensor:
+        """One purified replicate [B, C, H, W] of each image, in [0, 1] units, differentiable in the given mode.
+
+        As chains are, it is not clamped to [0, 1].
+        """
+        return to_unit(self._purify(images, streams, 1, mode)[: len(images)])
+
+    def _purify(self, images: Tensor, streams: Sequence[Stream], replicates: int, mode: GradMode) -> Tensor:
+        """The replicates' ends in [-1, 1], with the padding's behind them."""
         chains = replicate(from_unit(images), replicates)
         noise = ChainNoise([self._stream(stream, r) for r in range(replicates) for stream in streams])
         self.cost.image_steps += len(chains) * self.purifier.num_steps
@@ -114,7 +126,7 @@ class Defence:
             self.cost.backward_steps += backward_steps
 
         purified: Tensor = _Purify.apply(_pad(chains), self.purifier, noise, mode, spend)  # type: ignore[no-untyped-call]
-        return split_replicates(_finite(self.classify(purified)[: len(chains)]), replicates).mean(0)
+        return purified
 
     def attack_gradient(
         self,
@@ -152,6 +164,7 @@ class DefenceModule(nn.Module):
         self.defence, self.mode, self.replicates, self.stream, self.calls = defence, mode, replicates, stream, 0
         # Libraries find the device through a parameter.
         self.register_parameter("anchor", nn.Parameter(torch.zeros((), device=defence.device), requires_grad=False))
+        self.eval()  # nothing in it behaves otherwise in training, which libraries would warn of
 
     def forward(self, images: Tensor) -> Tensor:
         """Mean logits [B, K]; raises ValueError for images outside [0, 1]."""
