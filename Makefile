@@ -9,14 +9,22 @@ SERVE_ARGS ?=
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 RUN = .venv/bin/python -m
 
-.PHONY: serve test test-ray lint docs train-default train-digits bench clean
+.PHONY: serve test browser test-ray lint docs train-default train-digits bench clean
 
 serve: .venv/serve.done
 	$(RUN) service --bundle $(BUNDLE) $(SERVE_ARGS)
 
 # One thread: the tests' networks are tiny, and threads that wait for each other starve a busy machine.
-test: .venv/dev.done
+test: .venv/dev.done browser
 	OMP_NUM_THREADS=1 $(RUN) pytest
+
+# The console's tests drive Debian's Chromium. Where it is missing it is installed, if that is allowed; else they say that
+# they were skipped.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; } \
+		|| echo "chromium is missing: the tests of the console will be skipped"
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
 # Apart from `test`: 360 MB more, and a cluster takes longer to start than most tests together.
 test-ray: .venv/ray.done

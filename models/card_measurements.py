@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-# Of a robustness result, what a card shows; the whole stands beside its report.
+# Of a robustness result, what a card and the service's console show; the whole stands beside its report.
 SHOWN = (
     *(
         "kind",
@@ -19,6 +19,7 @@ SHOWN = (
         "commit",
     ),
     *("clean", "worst_case", "worst_case_rounded", "gradient_note", "certification"),
+    *("bare", "curves", "indicators", "checklist", "notes"),
 )
 SHOWN_OF_ATTACK = ("name", "title", "knowledge", "on", "attacked", "left", "fixed_randomness")
 

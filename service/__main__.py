@@ -18,7 +18,7 @@ from service.decoding import make_strict
 from service.draining import DrainingServer
 from service.errors import ServiceError, SettingsError
 from service.fleet import Fleet
-from service.keys import load_keys
+from service.keys import Key, check_demo, load_keys
 from service.logs import configure_logging
 from service.settings import Settings, load_settings
 
@@ -43,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: Settings) -> None:
-    guarded = bool(load_keys(settings))
-    family, address = _resolve(settings.host, settings.port, open_allowed=guarded or settings.insecure)
+    keys = load_keys(settings)
+    guarded = bool(keys)
+    family, address = _resolve(settings.host, settings.port)
+    if not ipaddress.ip_address(str(address[0])).is_loopback:
+        _check_open(settings, keys)
     reserve_files(settings.max_connections)
     fleet = build_fleet(settings)
     app = create_app(settings, fleet)
@@ -60,23 +63,28 @@ def _serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=LINGER_SECONDS,
     )
-    _announce(listener, fleet, settings.docs, guarded)
+    _announce(listener, fleet, settings, guarded)
     with listener, suppress(KeyboardInterrupt):
         DrainingServer(config, settings.drain_delay, settings.drain_timeout).run(sockets=[listener])
 
 
-def _resolve(host: str, port: int, open_allowed: bool) -> tuple[socket.AddressFamily, Any]:
-    """The address to bind; raises SettingsError when others can reach it and that is not allowed."""
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """The address to bind; raises SettingsError when there is none of that name."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"can not listen on {host} port {port}: {error}") from error
-    if not (open_allowed or ipaddress.ip_address(str(address[0])).is_loopback):
+    return family, address
+
+
+def _check_open(settings: Settings, keys: Sequence[Key]) -> None:
+    """Raise SettingsError for an address that others can reach, when that is not allowed."""
+    if not keys and not settings.insecure:
         raise SettingsError(
-            f"not listening on {host}: others can reach it, and no keys are configured. Give --keys-file "
+            f"not listening on {settings.host}: others can reach it, and no keys are configured. Give --keys-file "
             "(`python -m service key NAME` makes an entry), or --insecure to let everybody in"
         )
-    return family, address
+    check_demo(settings, keys)
 
 
 def _listen(family: socket.AddressFamily, address: Any) -> socket.socket:
@@ -91,12 +99,16 @@ def _listen(family: socket.AddressFamily, address: Any) -> socket.socket:
     return listener
 
 
-def _announce(listener: socket.socket, fleet: Fleet, docs: bool, guarded: bool) -> None:
+def _announce(listener: socket.socket, fleet: Fleet, settings: Settings, guarded: bool) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     bundle, devices = fleet.bundle, ", ".join(map(str, fleet.devices))
-    documentation = f" (documentation: {url}/docs)" if docs else ""
-    print(f"Limpid serves {bundle.manifest.name} at {url}{documentation}")
+    pages = [
+        f"{what}: {url}{path}"
+        for what, path, there in (("console", "/", settings.ui), ("documentation", "/docs", settings.docs))
+        if there
+    ]
+    print(f"Limpid serves {bundle.manifest.name} at {url}" + (f" ({', '.join(pages)})" if pages else ""))
     print(f"  device {devices}, bundle {bundle.folder}, digest {bundle.digest}")
     key = "-H 'X-API-Key: KEY' " if guarded else ""
     print(f"  curl {key}-F image=@image.png '{url}/classify?resize=true'", flush=True)

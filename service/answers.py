@@ -163,8 +163,8 @@ def classified(outcome: Answered, plan: Plan, bundle: Bundle) -> ClassifiedImage
     result, names = outcome.result, bundle.manifest.class_names
     assert result.logits is not None
     assert result.undefended is not None
-    predictions = _predictions(result.logits.mean(0), names, plan.top_k, plan.labels_only)
-    (undefended,) = _predictions(result.undefended, names, 1, labels_only=False)
+    predictions = top_predictions(result.logits.mean(0), names, plan.top_k, plan.labels_only)
+    (undefended,) = top_predictions(result.undefended, names, 1, labels_only=False)
     votes = round(float(agreement(result.logits.unsqueeze(1))[0]), 6)
     return ClassifiedImage(
         predictions=predictions,
@@ -182,7 +182,7 @@ def mean_steps(result: Result) -> float:
     return round(float(result.steps.float().mean()), 2)
 
 
-def _predictions(logits: Tensor, names: Sequence[str], top_k: int, labels_only: bool) -> list[Prediction]:
+def top_predictions(logits: Tensor, names: Sequence[str], top_k: int, labels_only: bool) -> list[Prediction]:
     """The `top_k` most probable classes of logits [K], most probable first."""
     top = logits.double().softmax(0).topk(min(top_k, len(names)))
     return [

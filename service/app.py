@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
@@ -15,9 +15,10 @@ from service import problems
 from service.admission import Admission
 from service.auth import Authentication
 from service.byte_budget import ByteBudget
+from service.console import Console, load_files
 from service.documentation import DESCRIPTION, describe_problems
 from service.engine import Engine
-from service.errors import OverloadedAs429Error, OverloadedError
+from service.errors import OverloadedAs429Error, OverloadedError, SettingsError
 from service.fleet import Fleet
 from service.http_metrics import HttpMetrics
 from service.keys import load_keys
@@ -73,12 +74,24 @@ def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication, keys=keys, insecure=settings.insecure)
     app.add_middleware(HttpMetrics, metrics=metrics)
+    if settings.ui:
+        app.add_middleware(Console, files=load_files())
     app.add_middleware(RequestContext)  # the last one added is the outermost
     for router in (defence, system, open_inference):
         app.include_router(router)
     app.include_router(defence, prefix="/v1")
+    if settings.demo:
+        app.include_router(_demonstration(settings))
     describe_problems(app)
     return app
+
+
+def _demonstration(settings: Settings) -> APIRouter:
+    try:
+        from service.demo import demonstration
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"--demo makes attacks with attacks_eval, which is not installed here: {error}") from error
+    return demonstration(settings)
 
 
 def _framework(settings: Settings, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:

@@ -6,7 +6,7 @@ Whatever can be refused was refused before the stream began, as an ordinary prob
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, aclosing
 
 from pydantic import BaseModel
@@ -32,18 +32,25 @@ HEARTBEAT = ": working\n\n"
 
 
 Compose = Callable[[Request, Work, Outcomes], Answer]
+News = Callable[[], Sequence[tuple[str, BaseModel]]]
+"""Further events, by name, since it was last asked."""
 
 
 class EventStream(Response):
     """Holds what `stack` holds until the stream has ended, or its client has left.
 
     Not a StreamingResponse: that would compete for the disconnection, and leave closing its iterator to chance.
+
+    Args:
+        news: asked after each `progress`, and once more before `result`.
     """
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, request: Request, work: Work, compose: Compose, stack: ExitStack) -> None:
-        self._request, self._work, self._compose, self._stack = request, work, compose, stack
+    def __init__(
+        self, request: Request, work: Work, compose: Compose, stack: ExitStack, news: News = lambda: ()
+    ) -> None:
+        self._request, self._work, self._compose, self._stack, self._news = request, work, compose, stack, news
         self.status_code, self.background = 200, None
         self.init_headers({"Vary": "Accept", "X-Accel-Buffering": "no"})
 
@@ -62,7 +69,10 @@ class EventStream(Response):
                 async with aclosing(self._progress()) as events:
                     async for text in events:
                         yield text
-                yield _event("result", await run_in_threadpool(self._result))
+                result = await run_in_threadpool(self._result)
+                for name, data in self._news():
+                    yield _event(name, data)
+                yield _event("result", result)
         except ClientDisconnect:
             raise
         except Exception as error:
@@ -91,6 +101,8 @@ class EventStream(Response):
                     continue
                 else:
                     yield HEARTBEAT
+                for name, data in self._news():
+                    yield _event(name, data)
                 reported, last = done, time.monotonic()
 
     def _result(self) -> Answer:

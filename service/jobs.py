@@ -6,6 +6,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from models.purifier import Preset
 from models.settling import EnergyWatch
 from models.streams import NoiseSource, Stream
 from models.tasks.restoration import fill
+from service.trace import Trace, new_traces
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,15 @@ class Smoothing:
 class Params:
     """How an image is answered; without `classify` the engine only purifies.
 
-    `classification_cost` is how many image-steps it counts to classify one image: what the device measured.
+    `classification_cost` is how many image-steps it counts to classify one image: what the device measured. `traced`
+    keeps what the first replicates do on their way, which does not change it.
     """
 
     preset: Preset
     classify: bool = True
     smoothing: Smoothing | None = None
     classification_cost: int = 0
+    traced: bool = False
 
     @property
     def chains(self) -> int:
@@ -85,6 +89,7 @@ class Chain:
     job: "Job"
     stream: Stream
     sigma: float = 0.0
+    trace: Trace | None = None
     done: int = 0
     slot: int | None = None
     state: Tensor | None = None
@@ -118,10 +123,17 @@ class Chain:
     @property
     def uninterrupted(self) -> int:
         """Steps to run before it ends, or may have settled: where a chain stops does not depend on quanta."""
-        return self.remaining if self._watch is None else min(self.remaining, self._watch.until_look)
+        bounds = [self.remaining]
+        if self._watch is not None:
+            bounds.append(self._watch.until_look)
+        if self.trace is not None:
+            bounds.append(self.trace.until_frame)
+        return min(bounds)
 
-    def advance(self, energies: Tensor) -> None:
-        """Note steps that were run, and U before each of them, [steps]."""
+    def advance(self, energies: Tensor, state: Tensor) -> None:
+        """Note steps that were run: U before each of them, [steps], and where they led."""
+        if self.trace is not None:
+            self.trace.add(energies, state)
         if self.first_energy is None:
             self.first_energy = energies[0].clone()
         self.done += len(energies)
@@ -157,12 +169,15 @@ class Job:
     steps_done: int = 0
     virtual_deadline: float = 0.0
     purified: float | None = None
+    traces: list[Trace] = field(init=False)
     chains: list[Chain] = field(init=False)
     unfinished: deque[Chain] = field(init=False)
 
     def __post_init__(self) -> None:
         preset, smoothing = self.params.preset, self.params.smoothing
-        self.chains = [Chain(self, self.stream.child("replicate", number)) for number in range(preset.replicates)]
+        self.traces = new_traces(preset.replicates, preset.num_steps) if self.params.traced else []
+        streams = (self.stream.child("replicate", number) for number in range(preset.replicates))
+        self.chains = [Chain(self, stream, trace=trace) for stream, trace in zip_longest(streams, self.traces)]
         if smoothing:
             streams = (self.stream.child("smoothing", number) for number in range(smoothing.draws))
             self.chains += [Chain(self, stream, smoothing.sigma) for stream in streams]
@@ -217,3 +232,8 @@ class Ticket:
     def steps_total(self) -> int:
         """Image-steps in all."""
         return self._job.params.cost
+
+    @property
+    def traces(self) -> list[Trace]:
+        """Of the first replicates of a traced job, the first of them with pictures."""
+        return self._job.traces

@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -56,6 +56,15 @@ def load_keys(settings: Settings) -> tuple[Key, ...]:
         if repeated := [keys[values.index(value)].id for value, count in Counter(values).items() if count > 1]:
             raise SettingsError(f"keys: expected one {name} a key, the {name} of {', '.join(repeated)} is there twice")
     return keys
+
+
+def check_demo(settings: Settings, keys: Sequence[Key]) -> None:
+    """Raise SettingsError for a demonstration that strangers could use, where others can reach the server."""
+    if settings.demo and not keys and not settings.public_demo:
+        raise SettingsError(
+            f"not demonstrating on {settings.host}: others can reach it, and --demo hands strangers attacks, energies "
+            "and replicates. Give --keys-file, or --public-demo to let everybody in"
+        )
 
 
 def new_key(name: str, scopes: str) -> tuple[str, Key]:

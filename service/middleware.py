@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import PUBLIC
+from service.console import CONSOLE_FILES
 from service.problems import MAX_PATH, problem_response
 
 access_log = logging.getLogger("service.access")
@@ -66,7 +67,8 @@ class RequestContext:
                     await body.discard(LINGER_SECONDS)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                headers.update(SAFE_HEADERS)
+                for name, value in SAFE_HEADERS.items():
+                    headers.setdefault(name, value)
                 if get_route_path(scope) in DOCS_PAGES:
                     headers["Content-Security-Policy"] = DOCS_POLICY
             await send(message)
@@ -107,7 +109,7 @@ class _Body:
 
 def _log_access(scope: Scope, status: int | None, bytes_in: int) -> None:
     path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")[:MAX_PATH] or "/"
-    level = logging.DEBUG if path.startswith(PUBLIC) else logging.INFO
+    level = logging.DEBUG if path.startswith((*PUBLIC, CONSOLE_FILES)) else logging.INFO
     state, caller = scope["state"], scope["state"].get("caller")
     fields = {
         "request_id": state["request_id"],

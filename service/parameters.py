@@ -84,6 +84,12 @@ def plan_classification(options: ClassifyOptions, manifest: Manifest, settings: 
     )
 
 
+def plan_demonstration(options: ClassifyOptions, manifest: Manifest, settings: Settings, caller: Caller) -> Plan:
+    """A classification whose chains are watched."""
+    plan = plan_classification(options, manifest, settings, caller)
+    return replace(plan, params=replace(plan.params, traced=True))
+
+
 def plan_restoration(options: RestoreOptions, manifest: Manifest, settings: Settings, caller: Caller) -> Plan:
     """The preset's replicates, which are averaged; raises ParameterError or, for a seed, AccessError."""
     _check_seed(options.seed, caller)

@@ -16,7 +16,7 @@ from service.app import create_app
 from service.decoding import make_strict
 from service.errors import SettingsError, UnavailableError
 from service.fleet import Fleet
-from service.keys import load_keys
+from service.keys import check_demo, load_keys
 from service.logs import configure_logging
 from service.ray_scaling import METRIC
 from service.settings import Settings
@@ -67,10 +67,12 @@ def check_settings(settings: Settings) -> None:
     """Raise SettingsError unless the settings are safe where others can see and reach them."""
     if settings.api_keys is not None:
         raise SettingsError("api_keys would be shown by Ray's dashboard; give keys_file, which holds digests alone")
-    if not (load_keys(settings) or settings.insecure):
+    keys = load_keys(settings)
+    if not (keys or settings.insecure):
         raise SettingsError(
             "Ray's proxy may be reached by others, and no keys are configured: give keys_file or insecure"
         )
+    check_demo(settings, keys)
 
 
 def make_application(settings: Settings) -> FastAPI:

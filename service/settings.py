@@ -43,6 +43,9 @@ class Settings(Frozen):
     insecure: bool = Field(False, description="listen on a public address without keys; nobody may choose a seed")
     labels_only: bool = Field(False, description="answer with labels alone, no probabilities")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
+    ui: bool = Field(True, description="serve the console, a page for browsers, at /")
+    demo: bool = Field(False, description="let the console attack pictures, and show chains as they run")
+    public_demo: bool = Field(False, description="allow --demo on a public address without keys")
 
     max_body_bytes: ByteSize = Field(ByteSize(10 * 2**20), gt=0, description="largest request body, such as 10MiB")
     max_inflight_bytes: ByteSize = Field(

@@ -103,7 +103,8 @@ class Slots:
         """Advance the seated chains by `steps`: at most the bucket's quantum, and what each may run uninterrupted."""
         self.advance(self.profile.bucket(len(chains)), steps)
         for chain in chains:
-            chain.advance(self._energies[:steps, chain.slot])
+            assert chain.slot is not None
+            chain.advance(self._energies[:steps, chain.slot], self._x[chain.slot])
 
     def advance(self, bucket: int, steps: int) -> None:
         """Move the first `bucket` slots, whatever they hold, by `steps`; a CPU's cores run shares of them apart."""

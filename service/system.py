@@ -8,16 +8,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import __version__
+from service.demo_schemas import ATTACK_STEPS
 from service.documentation import METRICS_DOC, problems
 from service.errors import UnavailableError
+from service.reports import Report, largest_budget, report
 from service.state import Service, service_of
-from service.system_schemas import Health, ImageInfo, Index, Info, Limits, PresetInfo, QueueInfo
+from service.system_schemas import DemoInfo, Health, ImageInfo, Index, Info, Limits, PresetInfo, QueueInfo
 
 ENDPOINTS = [
     *("POST /classify", "POST /purify", "POST /restore", "GET /info", "GET /metrics", "GET /health/live"),
-    *("GET /health/ready", "GET /health/startup", "GET /v2"),
+    *("GET /health/ready", "GET /health/startup", "GET /v2", "GET /report"),
 ]
 DOCS = "GET /docs"
+DEMO = ["POST /demo/attack", "POST /demo/classify"]
 
 system = APIRouter(tags=["system"])
 
@@ -69,7 +72,14 @@ async def info(request: Request) -> Info:
         ),
         calibrated=sorted(engine.bundle.manifest.calibration),
         auth_required=settings.keys_file is not None or settings.api_keys is not None,
+        demo=DemoInfo(steps=ATTACK_STEPS, max_budget=largest_budget(engine.bundle.manifest)) if settings.demo else None,
     )
+
+
+@system.get("/report", responses=problems(401, 403))
+async def measured(request: Request) -> Report:
+    """What was measured of the bundle, the worst case with its attacks, and what was not tried."""
+    return report(service_of(request).engine.bundle.manifest)
 
 
 @system.get("/metrics", **METRICS_DOC)
@@ -106,5 +116,9 @@ def _index(service: Service) -> dict[str, Any]:
         },
         "default_preset": manifest.default_preset,
         "limits": Limits.model_validate(service.settings.model_dump(include=set(Limits.model_fields))),
-        "endpoints": [*ENDPOINTS, DOCS] if service.settings.docs else ENDPOINTS,
+        "endpoints": [
+            *ENDPOINTS,
+            *([DOCS] if service.settings.docs else []),
+            *(DEMO if service.settings.demo else []),
+        ],
     }

@@ -64,6 +64,13 @@ class QueueInfo(BaseModel):
     slots: int = Field(description="Chains that run at a time.")
 
 
+class DemoInfo(BaseModel):
+    """What the demonstration's attack may do."""
+
+    steps: int = Field(description="Of PGD on the bare classifier.")
+    max_budget: int = Field(description="Largest change of a pixel value, in 1/255 units.")
+
+
 class Info(Index):
     """The index, and what a client adapts to."""
 
@@ -72,6 +79,7 @@ class Info(Index):
     queue: QueueInfo
     calibrated: list[str] = Field(description="Presets whose answers have a suspicion.")
     auth_required: bool = Field(description="Whether requests need a key.")
+    demo: DemoInfo | None = Field(description="Null unless the server was started with --demo.")
 
 
 class ServerMetadata(BaseModel):

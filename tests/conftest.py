@@ -12,6 +12,10 @@ from models.errors import DataError
 ZOO = Path(__file__).parent.parent / "models" / "zoo"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", type=Path, default=Path("build/screenshots"), help="where the console's go")
+
+
 @pytest.fixture(scope="session")
 def cifar10_test() -> ImageDataset:
     """The 10,000 test images, fetched once; skipped only where no source answers."""

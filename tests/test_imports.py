@@ -1,4 +1,7 @@
-"""The import rule: models imports neither of the others; service and attacks_eval import models, never each other."""
+"""The import rule: models imports neither of the others; service and attacks_eval import models, never each other.
+
+One module is exempt: service/demo.py, which a server imports only when it was started with --demo.
+"""
 
 import ast
 import subprocess
@@ -13,7 +16,8 @@ FORBIDDEN = {
     "service": {"attacks_eval"},
     "attacks_eval": {"service"},
 }
-MODULES = [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py")) if path.name != "demo.py"]
+DEMO = ROOT / "service" / "demo.py"
+MODULES = [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py")) if path != DEMO]
 
 
 def imported(path: Path) -> set[str]:
@@ -30,6 +34,21 @@ def imported(path: Path) -> set[str]:
 def test_import_rule(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     assert not imported(path) & FORBIDDEN[package]
+
+
+def test_the_demonstration_alone_brings_the_adversary_into_a_server() -> None:
+    code = """
+import sys
+from service.app import create_app
+from service.settings import Settings
+digits = Settings().bundle.parent / "digits-midrun"
+create_app(Settings(bundle=digits))
+assert not {"attacks_eval", "service.demo"} & sys.modules.keys()
+create_app(Settings(bundle=digits, demo=True))
+assert "attacks_eval" in sys.modules
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_importing_has_no_effect() -> None:

@@ -2,19 +2,12 @@
 
 import asyncio
 import io
-import os
-import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
-    AbstractContextManager,
     asynccontextmanager,
-    contextmanager,
-    suppress,
 )
 from pathlib import Path
 
@@ -32,10 +25,7 @@ from service.app import create_app
 from service.engine import Engine
 from service.fleet import Fleet
 from service.settings import Settings
-
-ROOT = Path(__file__).parents[2]
-DIGITS = ROOT / "models" / "zoo" / "digits-midrun"
-Serve = Callable[..., AbstractContextManager[httpx.Client]]
+from tests.server_process import Serve, serve_bundle
 
 
 @pytest.fixture(scope="session")
@@ -49,44 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, serve: Serve) -> Iterator[h
 @pytest.fixture(scope="session")
 def serve() -> Serve:
     """`with serve(log, *flags, **variables) as client`."""
-    return _serve
-
-
-@contextmanager
-def _serve(log: Path, *flags: str, **variables: str) -> Iterator[httpx.Client]:
-    """A client of `python -m service` on the digits bundle; the server must stop cleanly and log no traceback."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("LIMPID_")}
-    environment |= {"OMP_NUM_THREADS": "1"} | variables
-    command = [sys.executable, "-m", "service", "--bundle", str(DIGITS), "--port", "0", *flags]
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            banner = process.stdout.readline()
-            match = re.search(r"http://[\d.:]+", banner)
-            assert match, f"no URL in {banner!r}; log:\n{log.read_text()}"
-            with httpx.Client(base_url=match[0], timeout=30) as client:
-                _wait_until_ready(client, process)
-                yield client
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-    assert "Traceback" not in log.read_text(), log.read_text()
-    assert "Application shutdown complete" in log.read_text()
-
-
-def _wait_until_ready(client: httpx.Client, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(httpx.TransportError):
-            if client.get("/health/ready").status_code == 200:
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"the server did not become ready (exit code {process.poll()})")
+    return serve_bundle
 
 
 class FakeEnergy(nn.Module):

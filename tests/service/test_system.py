@@ -41,6 +41,7 @@ def test_info_adds_to_the_index(server: httpx.Client) -> None:
         "device": "cpu",
         "calibrated": sorted(MANIFEST.calibration),
         "auth_required": False,
+        "demo": None,
     }
     assert queue["slots"] >= 1
     assert queue["cost"] >= 1
