@@ -44,6 +44,7 @@ async function start() {
   const watch = startOperations(byId("panel-operations", HTMLElement), showProblem);
   startTabs(byId("tabs", HTMLElement), (name) => watch(name === "operations"));
   document.documentElement.dataset.ready = "true";
+  performance.mark("usable");
 }
 
 byId("key", HTMLFormElement).addEventListener("submit", (event) => {

@@ -1,0 +1,323 @@
+"""The console in a real browser: what a person does there, by mouse, by keyboard, on a phone."""
+
+import base64
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from models.bundle import Bundle
+from tests.web.conftest import Visit
+from tests.web.npm import npm_file
+
+AXE = ("axe-core@4.14.1", "axe.min.js", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c")
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+TABS = ("defence", "robustness", "operations", "api")
+
+
+def pick(page: Page, picture: Path) -> None:
+    page.set_input_files("#file", picture)
+    expect(page.locator("#status")).to_have_text(f"{picture.name} is ready.")
+
+
+def finish(page: Page) -> None:
+    expect(page.locator("#status")).to_have_text(re.compile("^Done in"))
+
+
+def test_an_upload_is_attacked_purified_and_voted_on(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    page = visit(demo)
+    pick(page, digit)
+    expect(page.locator("#budget-shown")).to_have_text("40/255")  # what the bundle's report is about
+    page.get_by_role("button", name="Attack it, then defend").click()
+    finish(page)
+    captions = page.locator(".picture figcaption strong")
+    expect(captions).to_have_text(["Picture", "Attacked", "Difference \u00d7\u200a10", "Purified"])
+    answers = page.locator(".answer")
+    expect(answers.nth(0)).to_have_text(re.compile(r"^6 "))
+    expect(answers.nth(1)).to_have_class("answer wrong")
+    expect(page.locator(".verdict")).to_contain_text("PGD-20 within 40/255 makes the bare classifier say")
+    expect(page.locator(".votes li")).to_have_count(8)
+    assert len(set(page.locator(".votes img").evaluate_all("images => images.map(each => each.src)"))) == 8
+    agreeing = page.locator(".verdict").text_content() or ""
+    assert re.search(r"as \d of 8 replicates do", agreeing)
+    expect(page.locator(".energies .line")).to_have_count(8)
+    heads = page.locator(".probabilities thead th")
+    expect(heads).to_have_text(["Class", "Bare, picture", "Bare, attacked", "Purified"])
+    expect(page.locator(".facts dt")).to_have_text(
+        ["Suspicion", "Out of distribution", "Certificate", "Chains", "Time"]
+    )
+    expect(page.locator(".facts dd").first).to_contain_text("of clean pictures look less unusual")
+
+
+def test_what_the_attacker_does_not_know_is_said_with_the_reports_number(
+    visit: Visit, demo: httpx.Client, digit: Path, digits_bundle: Bundle
+) -> None:
+    page = visit(demo)
+    pick(page, digit)
+    page.click("#attack")
+    finish(page)
+    worst = digits_bundle.manifest.measured["robustness"]["worst_case"]
+    notice = page.locator(".notice")
+    expect(notice).to_contain_text("This attacker does not know the purifier")
+    expect(notice).to_contain_text(f"{100 * worst['accuracy']:.1f}\u00a0%")
+    notice.get_by_role("link").click()
+    expect(page.get_by_role("tab", name="Robustness")).to_have_attribute("aria-selected", "true")
+
+
+def test_choices_are_sent(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    page = visit(demo)
+    pick(page, digit)
+    page.select_option("#preset", "fast")
+    page.fill("#steps", "7")
+    page.fill("#replicates", "3")
+    page.check("#certify")
+    page.click("#defend")
+    finish(page)
+    facts = page.locator(".facts dd")
+    expect(facts.nth(0)).to_contain_text("not calibrated for these settings")
+    expect(facts.nth(2)).to_contain_text(re.compile("L2 radius|favour no class"))
+    expect(facts.nth(3)).to_contain_text("3 \u00d7 7")
+    expect(page.locator(".votes li")).to_have_count(3)
+
+
+def test_the_film_can_be_turned_back(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    page = visit(demo, reduced_motion="reduce")
+    pick(page, digit)
+    page.fill("#steps", "48")
+    page.click("#defend")
+    finish(page)
+    film = page.locator(".film")
+    expect(film).to_contain_text("Step 48")  # without motion the end is shown at once
+    end = page.locator(".picture").last.locator("img").get_attribute("src")
+    film.locator("input").press("Home")
+    expect(film).to_contain_text("Step 0")
+    assert page.locator(".picture").last.locator("img").get_attribute("src") != end
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_picture_may_be_dropped_or_pasted(visit: Visit, demo: httpx.Client, digit: Path, way: str) -> None:
+    page = visit(demo)
+    expect(page.locator("#served")).to_contain_text("digits-midrun")
+    page.evaluate(
+        """([way, base64]) => {
+            const data = new DataTransfer();
+            const bytes = Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));
+            data.items.add(new File([bytes], `${way}.png`, { type: "image/png" }));
+            const options = { bubbles: true, cancelable: true };
+            const event = way === "drop"
+                ? new DragEvent("drop", { ...options, dataTransfer: data })
+                : new ClipboardEvent("paste", { ...options, clipboardData: data });
+            document.body.dispatchEvent(event);
+        }""",
+        [way, base64.b64encode(digit.read_bytes()).decode()],
+    )
+    expect(page.locator("#status")).to_have_text(f"{way}.png is ready.")
+    page.click("#defend")
+    finish(page)
+
+
+def test_a_problem_is_shown_by_its_title_and_detail(visit: Visit, demo: httpx.Client, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    page = visit(demo, expected=("422",))
+    page.set_input_files("#file", broken)
+    page.click("#defend")
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("Unusable image")
+    expect(problem).to_contain_text("the PNG file's header is corrupt or truncated")
+    expect(page.locator("#stop")).to_be_hidden()
+
+
+def test_a_value_that_the_server_refuses_is_named(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    page = visit(demo, expected=("422",))
+    pick(page, digit)
+    page.locator("#steps").evaluate("input => input.removeAttribute('max')")
+    page.fill("#steps", "5000")
+    page.click("#defend")
+    expect(page.get_by_role("alert")).to_contain_text("steps: 5000 is more than this server's 2000")
+    page.fill("#steps", "5")
+    page.click("#defend")
+    finish(page)
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_server_that_is_gone_is_told(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    page = visit(demo, expected=("ERR_FAILED",))
+    pick(page, digit)
+    page.route("**/demo/classify*", lambda route: route.abort())
+    page.click("#defend")
+    expect(page.get_by_role("alert")).to_contain_text("The server can not be reached")
+
+
+def test_a_run_can_be_stopped(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    page = visit(demo)
+    pick(page, digit)
+    page.fill("#steps", "2000")
+    page.fill("#replicates", "64")
+    page.click("#defend")
+    expect(page.locator("#status")).to_contain_text("Purifying")
+    page.click("#stop")
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    expect(page.locator("#stop")).to_be_hidden()
+
+
+def test_everything_is_done_by_keyboard(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    page = visit(demo)
+    pick(page, digit)
+    page.locator("body").press("Tab")
+    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("tab", name="Defence")).to_be_focused()
+    for name in ("Robustness", "Operations", "API", "Defence"):
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("tab", name=name)).to_be_focused()
+        expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
+    order = []
+    for _ in range(9):
+        page.keyboard.press("Tab")
+        focused = page.evaluate("[document.activeElement.id, getComputedStyle(document.activeElement).outlineStyle]")
+        order.append(focused[0])
+        assert focused[0] == "file" or focused[1] == "solid", focused  # the file input's label shows its focus
+        if focused[0] == "attack":
+            break
+    assert order == ["file", "budget", "attack"]
+    page.keyboard.press("Enter")
+    finish(page)
+    expect(page.locator("figcaption strong").nth(1)).to_have_text("Attacked")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit: Visit, demo: httpx.Client, digit: Path, scheme: str) -> None:
+    page = visit(demo, color_scheme=scheme, reduced_motion="reduce")
+    pick(page, digit)
+    page.fill("#steps", "8")
+    page.click("#attack")
+    finish(page)
+    page.evaluate(npm_file(*AXE).read_text())
+    for tab in TABS:
+        page.click(f"#tab-{tab}")
+        expect(page.locator(f"#panel-{tab} h1").first).to_be_visible()
+        found = page.evaluate("async () => (await axe.run()).violations")
+        worst = [(each["id"], each["impact"], each["nodes"][0]["html"]) for each in found]
+        assert [each for each in worst if each[1] in ("serious", "critical")] == [], tab
+        print(f"axe, {scheme}, {tab}: {worst or 'nothing'}")
+
+
+def test_schemes_differ(visit: Visit, demo: httpx.Client) -> None:
+    colours = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    light, dark = (sum(visit(demo, color_scheme=scheme).evaluate(colours)) for scheme in ("light", "dark"))
+    assert light > 700
+    assert dark < 100
+
+
+def test_a_phone_scrolls_down_only(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    page = visit(demo, **PHONE)
+    pick(page, digit)
+    page.tap("#attack")
+    finish(page)
+    expect(page.locator("#results")).to_be_in_viewport()
+    for tab in TABS:
+        page.tap(f"#tab-{tab}")
+        expect(page.locator(f"#panel-{tab} h1").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, tab
+
+
+def test_the_robustness_tab_says_what_was_measured(visit: Visit, demo: httpx.Client, digits_bundle: Bundle) -> None:
+    measured = digits_bundle.manifest.measured["robustness"]
+    page = visit(demo, path="#robustness")
+    panel = page.locator("#panel-robustness")
+    expect(panel.locator("h1")).to_contain_text(f"{100 * measured['worst_case']['accuracy']:.1f}\u00a0%")
+    counted = [each for each in measured["attacks"] if each["on"] == "all" and not each["fixed_randomness"]]
+    expect(panel.locator("table").first.locator("tbody tr")).to_have_count(len(counted) + 2)
+    expect(panel.locator(".checklist li")).to_have_count(len(measured["checklist"]))
+    expect(panel.locator(".checklist .done")).to_have_count(sum(each["done"] for each in measured["checklist"]))
+    points = sum(len(point["accuracies"]) for curve in measured["curves"] for point in curve["points"])
+    expect(panel.locator("circle")).to_have_count(points)
+    fired = [each["title"] for each in measured["indicators"] if each["fired"]]
+    expect(panel.locator(".plain strong")).to_have_text(fired)
+
+
+def test_operations_are_asked_while_somebody_looks(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    page = visit(demo)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    expect(page.locator("#served")).to_contain_text("digits-midrun")
+    assert not any(url.endswith("/metrics") for url in asked)
+    page.click("#tab-operations")
+    tiles = page.locator("#panel-operations dt")
+    expect(tiles).to_have_text(["Queue", "Slots", "Throughput", "Answered", "Refused", "Heartbeat"])
+    answered = page.locator("#panel-operations dd strong").nth(3)
+    before = int((answered.text_content() or "").replace(",", ""))
+    demo.post("/classify?steps=1", files={"image": digit.read_bytes()}).raise_for_status()
+    expect(answered).to_have_text(f"{before + 1:,}")
+
+
+def test_the_api_tab_does_the_same_without_the_page(
+    visit: Visit, demo: httpx.Client, digit: Path, tmp_path: Path
+) -> None:
+    page = visit(demo, permissions=["clipboard-read", "clipboard-write"])
+    pick(page, digit)
+    page.fill("#steps", "5")
+    page.click("#attack")
+    finish(page)
+    page.click("#tab-api")
+    page.get_by_role("button", name="Copy the Python text").click()
+    expect(page.get_by_text("Copied.")).to_be_visible()
+    program = page.evaluate("() => navigator.clipboard.readText()")
+    assert program == page.locator("#panel-api code").nth(1).text_content()
+    (tmp_path / digit.name).write_bytes(digit.read_bytes())
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert re.match(r"\{'label': '\d'", run.stdout)
+    command = (page.locator("#panel-api code").first.text_content() or "").splitlines()
+    first = " ".join(line.rstrip("\\") for line in command[:2]) + " --silent --fail --output attacked.json"
+    subprocess.run(["bash", "-c", first], cwd=tmp_path, check=True)
+    assert "attacked_png_base64" in (tmp_path / "attacked.json").read_text()
+
+
+def test_a_server_with_keys_is_used_with_one(visit: Visit, plain: httpx.Client, digit: Path) -> None:
+    page = visit(plain, expected=("401",))
+    field = page.get_by_label("This server asks for a key")
+    field.fill("wrong")
+    field.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("the key is not one that this server knows")
+    field.fill("hush")
+    field.press("Enter")
+    expect(page.locator("#served")).to_contain_text("digits-midrun")
+    expect(field).to_be_hidden()
+    expect(page.locator("#attack")).to_be_hidden()  # this server demonstrates nothing
+    pick(page, digit)
+    page.click("#defend")
+    finish(page)
+    expect(page.locator(".votes")).to_have_count(0)
+    expect(page.locator(".verdict")).to_contain_text("of 8 replicates do")
+    assert page.locator(".picture").last.locator("img").get_attribute("src").startswith("data:image/png")
+    assert page.evaluate("() => JSON.stringify([localStorage, sessionStorage, document.cookie])") == '[{},{},""]'
+    page.click("#tab-api")
+    expect(page.locator("#panel-api code").first).to_contain_text("X-API-Key: $LIMPID_KEY")
+
+
+def test_the_policy_is_kept_by_the_browser(visit: Visit, demo: httpx.Client) -> None:
+    page = visit(demo, expected=("Content Security Policy",))
+    page.locator("body").evaluate("body => body.setAttribute('onclick', 'window.ran = true')")
+    page.click("h1")
+    assert page.evaluate("() => window.ran") is None
+
+
+def test_the_first_load_is_light_and_soon_usable(visit: Visit, demo: httpx.Client) -> None:
+    page = visit(demo)
+    page.locator("html[data-ready]").wait_for(state="attached")
+    loaded, started = page.evaluate(
+        """() => [
+            [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+                .map((each) => [each.name, each.transferSize, each.responseEnd]),
+            performance.getEntriesByName("usable")[0].startTime,
+        ]"""
+    )
+    total = sum(size for _, size, _ in loaded)
+    print(f"first load: {total / 1024:.0f} KiB in {len(loaded)} requests, usable after {started:.0f} ms")
+    assert total < 300_000
