@@ -1,7 +1,7 @@
 """python -m models detect: does an energy know what it has not learned?"""
 
 import argparse
-from functools import partial
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,31 +9,17 @@ import torch
 
 from models.bundle import load_bundle
 from models.config import validate
-from models.console import console, positive_int, progress_bar
-from models.data import DATASETS, DataSection, load_dataset
+from models.console import console, positive_int
+from models.data import DATASETS, DataSection
 from models.device import resolve_device
 from models.errors import ConfigError
-from models.evaluation.density import spread
 from models.evaluation.density_model import density_of_checkpoints
+from models.evaluation.detecting import REAL, Question, detect_sets, subject_of
 from models.evaluation.detection import SCORES
-from models.evaluation.detection_plot import plot_detection, plot_images
-from models.evaluation.detection_run import (
-    DATA,
-    PAPER,
-    PAPER_NOTE,
-    DetectionResult,
-    Subject,
-    averages,
-    collect,
-    evaluate_sets,
-    measure,
-)
-from models.evaluation.detection_sets import MADE, Shape
+from models.evaluation.detection_run import DetectionResult, Subject
+from models.evaluation.detection_sets import MADE
 from models.files import commit, replace_file, sole_writer
 from models.training.run import load_trained
-
-REAL = ("svhn", "textures", "cifar100", "cifar10", "mnist", "digits")
-"""Datasets asked for by default, but for the data itself."""
 
 
 def detect(options: argparse.Namespace) -> None:
@@ -45,41 +31,14 @@ def detect(options: argparse.Namespace) -> None:
 
 
 def _detect(options: argparse.Namespace) -> None:
-    device, folder = resolve_device(options.device), options.out
-    subject, data = _subject(options, device)
-    names = dict(options.against or [(name, None) for name in (*MADE, *REAL) if name != data])
-    channels, height, _ = subject.shape
-    test = load_dataset(data, "test", options.folder, height, channels).images
-    sets = collect(test, options.first, options.images, names, subject.shape, options.seed)
-    with progress_bar("images", sum(map(len, sets.images.values()))) as progress:
-        responses = measure(subject, sets, folder / "responses", partial(progress.advance, progress.task_ids[0]))
-    with progress_bar("sets", len(sets.unusual)) as progress:
-        mean, results = evaluate_sets(responses, sets.unusual, partial(progress.advance, progress.task_ids[0]))
-    on_cifar10 = data == "cifar10"
-    result = DetectionResult(
-        source=" + ".join(map(str, options.checkpoint or [options.bundle])),
-        weights=subject.weights,
-        precision=subject.precision,
-        data=data,
-        first=options.first,
-        images=options.images,
-        seed=options.seed,
-        energies=spread(responses[DATA].energy),
-        mean_energy=mean,
-        sets=results,
-        averages=averages(results, on_cifar10),
-        paper=PAPER if on_cifar10 else {},
-        paper_note=PAPER_NOTE if on_cifar10 else "",
-        not_run=sets.not_run,
-        command=options.command,
-        commit=commit(),
-        torch=torch.__version__,
-    )
-    replace_file(folder / "detection.json", (result.model_dump_json(indent=2) + "\n").encode())
-    plot_images(sets, data, folder / "images.png")
-    if results:
-        plot_detection(result, responses, folder / "detection.png")
-    _print(result, folder)
+    subject, data = _subject(options, resolve_device(options.device))
+    question = Question(data, options.folder, dict(options.against or ()), options.first, options.images, options.seed)
+    result = detect_sets(subject, question, options.out)
+    source = " + ".join(map(str, options.checkpoint or [options.bundle]))
+    origin = {"source": source, "command": options.command, "commit": commit(), "torch": torch.__version__}
+    text = json.dumps({**result.model_dump(mode="json"), **origin}, indent=2, allow_nan=False)
+    replace_file(options.out / "detection.json", (text + "\n").encode())
+    _print(result, options.out)
 
 
 def detect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,11 +77,7 @@ def _subject(options: argparse.Namespace, device: torch.device) -> tuple[Subject
     """The energy, and the dataset that is usual to it."""
     if options.bundle is not None:
         bundle = load_bundle(options.bundle, device)
-        manifest, image = bundle.manifest, bundle.manifest.image
-        shape: Shape = (image.channels, image.height, image.width)
-        precision = manifest.presets[manifest.default_preset].precision
-        subject = Subject(bundle.defence.energy, precision, shape, manifest.weights_digest, device)
-        return subject, options.data or manifest.dataset
+        return subject_of(bundle, device), options.data or bundle.manifest.dataset
     model = density_of_checkpoints(options.checkpoint, None, device)
     energy, _ = model.target()
     _, recipe = load_trained(options.checkpoint[0], "energy")

@@ -2,33 +2,29 @@
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
 
 from models.bundle import Bundle, load_bundle
 from models.config import validate
 from models.console import console, positive_int, progress_bar
-from models.data import DATASETS, load_dataset
+from models.data import DATASETS
 from models.device import resolve_device
-from models.errors import ConfigError, DataError
+from models.errors import ConfigError
 from models.files import commit, replace_file
 from models.image_files import read_image, write_png
 from models.manifest import ImageShape
 from models.noise import SeededNoise
 from models.pixels import from_uint8, to_uint8
 from models.purifier import Preset
-from models.tasks.baselines import baselines
-from models.tasks.corruptions import EXPECTED, Corrupted, parse_corruption
-from models.tasks.restoration import Method, Restored, Start, denoise, inpaint, mask_of, spread_levels
-from models.tasks.restoration_result import RestorationResult, restoration_result
-from models.tasks.restoration_run import Restoring, restore_images, spoil
+from models.tasks.corruptions import EXPECTED, parse_corruption
+from models.tasks.restoration import Method, Start, denoise, inpaint, mask_of, spread_levels
+from models.tasks.restoration_result import RestorationResult
+from models.tasks.restoration_run import SPLITS, Restoring, Spoiled, restore_splits, true_images
 from models.training.diagnostics import save_grid
 
-SPLITS = ("train", "test")
 SHOWN = 12
 """Images in the grid."""
 
@@ -83,21 +79,12 @@ def _restore_data(options: argparse.Namespace, bundle: Bundle, preset: Preset, d
     table = {"preset": preset.model_dump(), "corruption": parse_corruption(options.corruption)}
     table |= {"start": options.start, "method": options.method, "seed": options.seed}
     config = validate(Restoring, table, "--start, --method, --seed")
-    name = options.data or bundle.manifest.dataset
-    truth = {split: _images(bundle, name, split, options, device) for split in SPLITS}
-    corrupted = {split: spoil(images, split, config) for split, images in truth.items()}
-    others = {split: baselines(each, config.corruption.marked) for split, each in corrupted.items()}
+    name, shape = options.data or bundle.manifest.dataset, bundle.manifest.image
+    truth = {split: true_images(shape, name, split, options.images, options.folder).to(device) for split in SPLITS}
     identity = {"weights": bundle.manifest.weights_digest, "data": name, "images": options.images}
-    restored = {}
-    with progress_bar("image-steps", len(SPLITS) * options.images * preset.replicates * preset.num_steps) as progress:
-        advance = partial(progress.advance, progress.task_ids[0])
-        for split in SPLITS:
-            restored[split] = restore_images(
-                bundle.defence.energy, corrupted[split], split, config, options.out, identity, advance
-            )
-    result = restoration_result(truth, restored, others)
+    result, images = restore_splits(bundle.defence.energy, truth, config, options.out, identity)
     _write(options.out, {**identity, "bundle": bundle.digest, **config.model_dump(mode="json")}, result)
-    _save_grid(options.out, truth["test"], corrupted["test"], restored["test"])
+    _save_grid(options.out, images)
 
 
 def _restore_file(options: argparse.Namespace, bundle: Bundle, preset: Preset, device: torch.device) -> None:
@@ -125,18 +112,6 @@ def _restore_file(options: argparse.Namespace, bundle: Bundle, preset: Preset, d
     )
 
 
-def _images(bundle: Bundle, name: str, split: str, options: argparse.Namespace, device: torch.device) -> Tensor:
-    shape = bundle.manifest.image
-    data = load_dataset(name, "train" if split == "train" else "test", options.folder, shape.height, shape.channels)
-    expected = (shape.channels, shape.height, shape.width)
-    if data.shape != expected or len(data) < options.images:
-        raise DataError(
-            f"{name} {split} has {len(data)} images of shape {data.shape}; "
-            f"expected at least {options.images} of {expected}, as {bundle.manifest.name} reads"
-        )
-    return from_uint8(data.images[: options.images]).to(device)
-
-
 def _write(folder: Path, settings: dict[str, Any], result: RestorationResult) -> None:
     for line in result.lines():
         console.print(line)
@@ -145,12 +120,9 @@ def _write(folder: Path, settings: dict[str, Any], result: RestorationResult) ->
     replace_file(folder / "result.json", (text + "\n").encode())
 
 
-def _save_grid(folder: Path, truth: Tensor, corrupted: Corrupted, restored: Restored) -> None:
-    """A row an image: as it was, spoiled, restored, and how far the replicates spread, the most of all in white."""
-    most = float(restored.spread[:SHOWN].max())
-    brightness = restored.spread / (most or 1.0) * 2.0 - 1.0
-    columns = (truth, corrupted.images, restored.images, brightness.expand_as(truth))
-    save_grid(torch.stack([each[:SHOWN] for each in columns], 1).flatten(0, 1), folder / "grid.png", len(columns))
+def _save_grid(folder: Path, images: Spoiled) -> None:
+    rows, most = images.rows("test", SHOWN)
+    save_grid(rows.flatten(0, 1), folder / "grid.png", rows.shape[1])
     console.print(
         f"{folder}: result.json, and grid.png of test images: original, spoiled, restored, uncertainty "
         f"(white is a standard deviation of {most * 127.5:.0f}/255)"

@@ -1,6 +1,7 @@
 """Out-of-distribution detection of one energy: sets of images collected, scored, and compared with the data's."""
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ class Average(Frozen):
 
 
 class DetectionResult(Frozen):
-    """What was measured, and all that it depends on; written as JSON.
+    """What was measured, and all that it depends on but for where the energy came from.
 
     Args:
         first: number of the first test image; `images` are scored, and as many after them give the mean energy and the
@@ -85,7 +86,6 @@ class DetectionResult(Frozen):
     """
 
     kind: Literal["detection"] = "detection"
-    source: str
     weights: str
     precision: Precision
     data: str
@@ -99,9 +99,6 @@ class DetectionResult(Frozen):
     paper: dict[str, float]
     paper_note: str
     not_run: dict[str, str]
-    command: str
-    commit: str
-    torch: str
 
 
 def collect(test: Tensor, first: int, count: int, names: Mapping[str, Path | None], shape: Shape, seed: int) -> Sets:
@@ -137,6 +134,12 @@ def collect(test: Tensor, first: int, count: int, names: Mapping[str, Path | Non
 def measure(subject: Subject, sets: Sets, folder: Path, advance: Callable[[int], None]) -> dict[str, Response]:
     """The energy's response to each set, read where an earlier run has left it in `folder`."""
     return {name: _measure(subject, name, images, folder, advance) for name, images in sets.images.items()}
+
+
+def measured_seconds(folder: Path) -> float:
+    """CPU seconds that the responses in `folder` have taken; 0 where there are none."""
+    kept = [kept_tensors(path, Response._fields, "responses") for path in folder.glob("*.safetensors")]
+    return sum(float(each[1].get("cpu_seconds", "0")) for each in kept if each is not None)
 
 
 def evaluate_sets(
@@ -183,11 +186,12 @@ def _measure(subject: Subject, name: str, images: Tensor, folder: Path, advance:
     if (kept := kept_tensors(path, Response._fields, "responses")) is not None:
         advance(len(images))
         return Response(**kept[0])
+    began = time.process_time()
     response = respond(subject.energy, from_uint8(images).to(subject.device), subject.precision, advance)
     for values in response:
         if not values.isfinite().all():
             raise DataError(f"{name}: the energy is not finite on {int((~values.isfinite()).sum())} images")
-    replace_file(path, save(response._asdict()))
+    replace_file(path, save(response._asdict(), {"cpu_seconds": f"{time.process_time() - began:.1f}"}))
     return response
 
 

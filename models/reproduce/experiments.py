@@ -19,6 +19,8 @@ EXPERIMENTS: dict[str, str] = {
     "igebm-composition": "sprites: energies of concepts added, also in combinations never seen, and a decoder",
     "igebm-trajectories": "a robot hand's future by an energy's chains and by regression",
     "igebm-continual": "Split-MNIST, two classes at a time: a conditional energy, fine-tuning, elastic weights",
+    "igebm-detection": "CIFAR-10 against other images: AUROC of the shipped energy, typicality and gradient",
+    "igebm-restoration": "CIFAR-10 with scattered pixels, a box or a half lost: training and test images, and filters",
 }
 """Each experiment's name, and what it shows in one line; `igebm-continual` is `models/reproduce/igebm_continual.py`."""
 Remake = Callable[[Path, torch.device], Finding]
