@@ -2,11 +2,15 @@
 
 import json
 from pathlib import PurePosixPath
+from textwrap import indent
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+
+LONGEST = 16
+"""Lines that a cell may print before they are folded."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -27,16 +31,19 @@ def _cell(cell: dict[str, Any]) -> str:
     source = _text(cell["source"])
     if cell["cell_type"] == "markdown":
         return source
-    return "\n\n".join([f"```python\n{source}\n```", *map(_output, cell["outputs"])])
+    outputs = [_output(output, cell["metadata"].get("alt")) for output in cell["outputs"]]
+    return "\n\n".join([f"```python\n{source}\n```", *outputs])
 
 
-def _output(output: dict[str, Any]) -> str:
+def _output(output: dict[str, Any], alt: str | None) -> str:
+    """`alt`, of the cell's metadata, says what a picture shows to those who do not see it."""
     if output["output_type"] == "stream":
         return _printed(_text(output["text"]))
     shown = output.get("data", {})
     if "image/png" in shown:
-        words = shown.get("text/plain", "picture")
-        return f'<img alt="{_attribute(_text(words))}" src="data:image/png;base64,{_text(shown["image/png"]).strip()}">'
+        if not alt:
+            raise PluginError("a notebook's cell that shows a picture needs words for it: `alt` in its metadata")
+        return f'<img alt="{_attribute(alt)}" src="data:image/png;base64,{_text(shown["image/png"]).strip()}">'
     if "text/markdown" in shown:
         return _text(shown["text/markdown"])
     if "text/plain" in shown:
@@ -45,7 +52,11 @@ def _output(output: dict[str, Any]) -> str:
 
 
 def _printed(text: str) -> str:
-    return f"```text\n{text.rstrip()}\n```"
+    """A block, folded where it is long."""
+    block = f"```text\n{text.rstrip()}\n```"
+    if block.count("\n") <= LONGEST:
+        return block
+    return f'??? note "Printed: {block.count(chr(10)) - 1} lines"\n' + indent(block, "    ")
 
 
 def _attribute(text: str) -> str:
