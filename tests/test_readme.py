@@ -29,7 +29,7 @@ def test_model_cards_are_what_their_manifests_say(bundle: Path) -> None:
 def test_accuracies_in_the_readme_stand_in_the_model_card() -> None:
     card = (ZOO / "cifar10-midrun" / "MODEL_CARD.md").read_text()
     rows = [line for line in README.splitlines() if re.match(r"\| .*\d %", line)]
-    assert len(rows) >= 10
+    assert len(rows) >= 8
     for row in rows:
         assert row in card
 
