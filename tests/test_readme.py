@@ -1,13 +1,10 @@
-"""The README's numbers are the measured ones, and its commands exist."""
+"""The README's numbers are the measured ones, and what it names exists; its commands are parsed in tests/docs."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-import attacks_eval.__main__ as attacks_program
-import models.__main__ as models_program
 from models.bundle import read_manifest
 from models.model_card import render_model_card
 from tests.conftest import ZOO
@@ -46,14 +43,6 @@ def test_make_targets_in_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     named = set(re.findall(r"make ([a-z-]+)", README))
     assert {"serve", "test", "train-default", "bench"} <= named <= targets
-
-
-def test_python_commands_in_the_readme_parse() -> None:
-    programs = {"models": models_program._parser(), "attacks_eval": attacks_program._parser()}
-    lines = re.findall(r"^\.venv/bin/python -m (models|attacks_eval) ([^#\n]*)", README, flags=re.M)
-    assert len(lines) >= 5
-    for package, arguments in lines:
-        programs[package].parse_args(shlex.split(arguments))
 
 
 def test_files_that_the_readme_sends_exist() -> None:
