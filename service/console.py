@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.negotiation import choose
 
 CONSOLE_FILES = "/web/"
-PAGE = CONSOLE_FILES + "index.html"
+PAGE = "/"
 HTML = "text/html"
 MEDIA_TYPES = {
     "html": HTML,
@@ -55,8 +55,10 @@ class File:
 
 
 def load_files() -> dict[str, File]:
-    """Every file of the console by its path on the server."""
-    return dict(_walk(files("service") / "web", CONSOLE_FILES))
+    """Every file of the console by its path on the server; the page's own links are relative to /."""
+    found = dict(_walk(files("service") / "web", CONSOLE_FILES))
+    found[PAGE] = found.pop(CONSOLE_FILES + "index.html")
+    return found
 
 
 def _walk(folder: Traversable, prefix: str) -> list[tuple[str, File]]:
@@ -82,10 +84,10 @@ class Console:
         app: ASGIApp = self.app
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
             headers = Headers(scope=scope)
-            file = self._files.get(self._wanted(get_route_path(scope), headers))
+            file = self._wanted(get_route_path(scope), headers)
             app = self.app if file is None else file.answer(headers)
         await app(scope, receive, send)
 
-    def _wanted(self, path: str, headers: Headers) -> str:
-        page = path == "/" and choose(headers.get("accept", ""), ("application/json", HTML)) == HTML
-        return PAGE if page else path
+    def _wanted(self, path: str, headers: Headers) -> File | None:
+        index = path == PAGE and choose(headers.get("accept", ""), ("application/json", HTML)) != HTML
+        return None if index else self._files.get(path)

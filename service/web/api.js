@@ -34,7 +34,10 @@ export async function request(path, init = {}) {
     response = await fetch(address(path), { ...init, headers });
   } catch (error) {
     if (init.signal?.aborted) throw error;
-    throw failure("The server can not be reached", "No answer came from it. It may have stopped, or the network is down.");
+    throw failure(
+      "The server can not be reached",
+      "No answer came from it. It may have stopped, or the network is down.",
+    );
   }
   if (!response.ok) throw new ProblemError(await problemOf(response));
   return response;

@@ -13,7 +13,8 @@ function showProblem(error) {
   const place = byId("problem", HTMLElement);
   place.hidden = error === null;
   if (error === null) return;
-  const problem = error instanceof ProblemError ? error.problem : { title: "The page failed", detail: String(error), request_id: "" };
+  const problem =
+    error instanceof ProblemError ? error.problem : { title: "The page failed", detail: String(error), request_id: "" };
   const id = problem.request_id ? h("span", { class: "hint" }, ` Request ${problem.request_id}`) : null;
   place.replaceChildren(h("strong", {}, problem.title), h("p", {}, problem.detail, id));
   if (!(error instanceof ProblemError)) throw error;
@@ -40,7 +41,10 @@ async function start() {
   showRobustness(byId("panel-robustness", HTMLElement), report);
   const api = byId("panel-api", HTMLElement);
   showSnippets(api, [], info.auth_required);
-  startDefence(info, report, { onProblem: showProblem, onCalls: (calls) => showSnippets(api, calls, info.auth_required) });
+  startDefence(info, report, {
+    onProblem: showProblem,
+    onCalls: (calls) => showSnippets(api, calls, info.auth_required),
+  });
   const watch = startOperations(byId("panel-operations", HTMLElement), showProblem);
   startTabs(byId("tabs", HTMLElement), (name) => watch(name === "operations"));
   document.documentElement.dataset.ready = "true";

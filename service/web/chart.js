@@ -69,7 +69,12 @@ function drawn(line, number, toX, toY) {
 export function intervalMark(share, kind) {
   const x = (/** @type {number} */ value) => (2 + 96 * value).toFixed(2);
   const label = `${percent(share.accuracy)} ${interval(share)}`;
-  const chart = s("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", class: `interval ${kind}`, role: "img" });
+  const chart = s("svg", {
+    viewBox: "0 0 100 10",
+    preserveAspectRatio: "none",
+    class: `interval ${kind}`,
+    role: "img",
+  });
   chart.setAttribute("aria-label", label);
   chart.append(
     s("line", { x1: x(0), x2: x(1), y1: 5, y2: 5, class: "track" }),

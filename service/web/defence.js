@@ -45,9 +45,12 @@ export function startDefence(info, report, listener) {
     pick(own);
   });
   showGallery(gallery, info, pick).catch(listener.onProblem);
-  if (!picture) status.textContent = `Pick a picture: ${info.image.width} \u00d7 ${info.image.height} pixels, others are stretched to that.`;
+  if (!picture)
+    status.textContent = `Pick a picture: ${info.image.width} \u00d7 ${info.image.height} pixels, others are stretched to that.`;
 
-  byId("controls", HTMLFormElement).addEventListener("submit", (event) => {
+  const form = byId("controls", HTMLFormElement);
+  form.inert = false;
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
     const attackFirst = event.submitter?.id === "attack";
     if (picture) run(picture, attackFirst);

@@ -16,7 +16,7 @@ export const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${c
 export const duration = (ms) => (ms < 1000 ? `${Math.round(ms)}\u00a0ms` : `${(ms / 1000).toFixed(1)}\u00a0s`);
 
 /** @param {{norm: string, budget: number}} threat */
-export const threat = ({ norm, budget }) => `${norm === "linf" ? "L\u221e" : "L2"} ${budget}/255`;
+export const threat = ({ norm, budget }) => `${norm === "linf" ? "L\u221e" : "L2"}\u00a0${budget}/255`;
 
 /** A PNG as the API sends it. @param {string} base64 */
 export const dataUrl = (base64) => `data:image/png;base64,${base64}`;

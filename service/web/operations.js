@@ -23,7 +23,16 @@ export function startOperations(place, onProblem) {
   let timer = 0;
   const tiles = h("dl", { class: "facts" });
   const chart = h("figure", { class: "throughput" });
-  place.replaceChildren(h("h1", {}, "Operations"), tiles, chart, h("p", { class: "hint" }, "From /metrics, which Prometheus reads, and /info; asked every second while this tab is open."));
+  place.replaceChildren(
+    h("h1", {}, "Operations"),
+    tiles,
+    chart,
+    h(
+      "p",
+      { class: "hint" },
+      "From /metrics, which Prometheus reads, and /info; asked every second while this tab is open.",
+    ),
+  );
 
   async function poll() {
     try {
@@ -80,7 +89,11 @@ function tilesOf(metrics, info, rate) {
     tile("Throughput", Math.round(rate).toLocaleString("en"), "image-steps a second"),
     tile("Answered", count("ebm_images_total"), "images since the start"),
     tile("Refused", count("ebm_rejected_total"), "requests, before admission"),
-    tile("Heartbeat", `${(metrics.get("ebm_engine_heartbeat_age_seconds") ?? 0).toFixed(1)}\u00a0s`, "since the engine\u2019s last sign of life"),
+    tile(
+      "Heartbeat",
+      `${(metrics.get("ebm_engine_heartbeat_age_seconds") ?? 0).toFixed(1)}\u00a0s`,
+      "since the engine\u2019s last sign of life",
+    ),
   ];
 }
 

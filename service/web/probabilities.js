@@ -12,7 +12,9 @@ const ROWS = 5;
  * @param {string | null} truth the true class, if it is known
  */
 export function probabilityTable(columns, truth) {
-  const found = columns.map(({ predictions }) => new Map(predictions.map((each) => [each.label, each.probability ?? 0])));
+  const found = columns.map(
+    ({ predictions }) => new Map(predictions.map((each) => [each.label, each.probability ?? 0])),
+  );
   const labels = [...new Set(found.flatMap((each) => [...each.keys()]))];
   const most = (/** @type {string} */ label) => Math.max(...found.map((each) => each.get(label) ?? 0));
   const rows = labels.sort((a, b) => most(b) - most(a)).slice(0, ROWS);
@@ -20,7 +22,11 @@ export function probabilityTable(columns, truth) {
     "table",
     { class: "probabilities" },
     h("caption", {}, "Probabilities"),
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Class"), ...columns.map(({ title }) => h("th", { scope: "col" }, title)))),
+    h(
+      "thead",
+      {},
+      h("tr", {}, h("th", { scope: "col" }, "Class"), ...columns.map(({ title }) => h("th", { scope: "col" }, title))),
+    ),
     h(
       "tbody",
       {},
@@ -39,6 +45,10 @@ export function probabilityTable(columns, truth) {
 /** @param {number} share */
 function bar(share) {
   const amount = s("rect", { x: 0, y: 0, width: (100 * share).toFixed(1), height: 6 });
-  const drawing = s("svg", { class: "amount", viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" }, amount);
+  const drawing = s(
+    "svg",
+    { class: "amount", viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
+    amount,
+  );
   return h("div", { class: "share" }, drawing, h("span", {}, percent(share)));
 }

@@ -52,7 +52,10 @@ export class Results {
     const image = this.original.querySelector("img");
     if (image) image.src = dataUrl(attacked.original_png_base64);
     predict(this.original, before, this.reference);
-    const altered = card("Attacked", h("img", { src: dataUrl(attacked.attacked_png_base64), alt: "The attacked picture" }));
+    const altered = card(
+      "Attacked",
+      h("img", { src: dataUrl(attacked.attacked_png_base64), alt: "The attacked picture" }),
+    );
     predict(altered, after, this.reference);
     const difference = card(
       "Difference \u00d7\u200a10",
@@ -102,7 +105,8 @@ export class Results {
     );
     const last = this.energies[0]?.length ?? 0;
     const end = votes[0].png_base64;
-    if (this.film && end && (this.film.frames.at(-1)?.step ?? 0) < last) this.film.add([{ step: last, png_base64: end }]);
+    if (this.film && end && (this.film.frames.at(-1)?.step ?? 0) < last)
+      this.film.add([{ step: last, png_base64: end }]);
   }
 
   /** @param {import("./types.js").Vote} vote */
@@ -140,8 +144,12 @@ export class Results {
   /** @param {Classification} answer */
   defenceSentence(answer) {
     const { label } = answer.predictions[0];
-    const votes = answer.agreement === null ? "" : `, as ${Math.round(answer.agreement * answer.replicates)} of ${plural(answer.replicates, "replicate")} do`;
-    const judged = this.reference !== null && label !== this.reference ? ". The defence is wrong about this picture" : "";
+    const votes =
+      answer.agreement === null
+        ? ""
+        : `, as ${Math.round(answer.agreement * answer.replicates)} of ${plural(answer.replicates, "replicate")} do`;
+    const judged =
+      this.reference !== null && label !== this.reference ? ". The defence is wrong about this picture" : "";
     return `Purified, the classifier says ${label}${votes}${judged}.`;
   }
 
@@ -174,7 +182,12 @@ export class Results {
 
 /** @param {string} title @param {...HTMLElement} content */
 function card(title, ...content) {
-  return h("figure", { class: "picture" }, h("figcaption", {}, h("strong", {}, title), h("span", { class: "said" })), ...content);
+  return h(
+    "figure",
+    { class: "picture" },
+    h("figcaption", {}, h("strong", {}, title), h("span", { class: "said" })),
+    ...content,
+  );
 }
 
 /** @param {HTMLElement} figure @param {...(string | HTMLElement)} words */
@@ -198,8 +211,16 @@ function facts(answer) {
   const share = (/** @type {number | null} */ value) => (value === null ? "\u2013" : percent(value));
   const steps = answer.mean_steps === null ? answer.steps : answer.mean_steps;
   return [
-    ["Suspicion", share(answer.suspicion), answer.suspicion === null ? "not calibrated for these settings" : "of clean pictures look less unusual"],
-    ["Out of distribution", share(answer.ood), answer.ood === null ? "not known for these settings" : "of clean pictures have a more usual energy"],
+    [
+      "Suspicion",
+      share(answer.suspicion),
+      answer.suspicion === null ? "not calibrated for these settings" : "of clean pictures look less unusual",
+    ],
+    [
+      "Out of distribution",
+      share(answer.ood),
+      answer.ood === null ? "not known for these settings" : "of clean pictures have a more usual energy",
+    ],
     certified(answer.certificate),
     ["Chains", `${answer.replicates} \u00d7 ${steps}`, "replicates \u00d7 steps"],
     ["Time", duration(answer.timings.total_ms), `of which chains ${duration(answer.timings.purify_ms)}`],

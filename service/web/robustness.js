@@ -12,13 +12,29 @@ import { interval, percent, plural, threat } from "./format.js";
 /** @param {HTMLElement} place @param {import("./types.js").Report} report */
 export function showRobustness(place, report) {
   const known = report.robustness;
-  const parts = known ? measured(known) : [h("h1", {}, "Not measured"), h("p", {}, `Nothing is known about the robustness of ${report.name}: no evaluation was put into this bundle.`)];
-  place.replaceChildren(...parts, ...(report.baseline ? [transfer(report.baseline)] : []), ...(known ? [remade(known)] : []));
+  const parts = known
+    ? measured(known)
+    : [
+        h("h1", {}, "Not measured"),
+        h("p", {}, `Nothing is known about the robustness of ${report.name}: no evaluation was put into this bundle.`),
+      ];
+  place.replaceChildren(
+    ...parts,
+    ...(report.baseline ? [transfer(report.baseline)] : []),
+    ...(known ? [remade(known)] : []),
+  );
 }
 
 /** @param {Robustness} known */
 function measured(known) {
-  return [verdict(known), attacks(known), ...signs(known), curves(known), ...(known.certification ? [certified(known.certification)] : []), ...checklist(known)];
+  return [
+    verdict(known),
+    attacks(known),
+    ...signs(known),
+    curves(known),
+    ...(known.certification ? [certified(known.certification)] : []),
+    ...checklist(known),
+  ];
 }
 
 /** @param {Robustness} known */
@@ -29,8 +45,16 @@ function verdict(known) {
     "div",
     { class: "headline" },
     h("h1", {}, h("span", { class: "number" }, percent(worst.accuracy)), " stay right in the worst case"),
-    h("p", {}, `An attacker who knows the defence leaves ${percent(worst.accuracy)} ${interval(worst)} of ${plural(worst.total, "picture")} right, with changes of at most ${threat(known.threat)}. Without an attack it is ${percent(clean.mean_logit.accuracy)}. A better attack can only lower the number.`),
-    h("p", { class: "hint" }, `${known.data}, test images ${known.first} to ${last}, preset ${known.preset_name}. Brackets hold Wilson 95\u00a0% intervals.`),
+    h(
+      "p",
+      {},
+      `An attacker who knows the defence leaves ${percent(worst.accuracy)} ${interval(worst)} of ${plural(worst.total, "picture")} right, with changes of at most ${threat(known.threat)}. Without an attack it is ${percent(clean.mean_logit.accuracy)}. A better attack can only lower the number.`,
+    ),
+    h(
+      "p",
+      { class: "hint" },
+      `${known.data}, test images ${known.first} to ${last}, preset ${known.preset_name}. Brackets hold Wilson 95\u00a0% intervals.`,
+    ),
   );
 }
 
@@ -41,11 +65,25 @@ function attacks(known) {
   /** @type {[string, string, Share, string][]} */
   const rows = [
     ["Worst case of all attacks", "", known.worst_case, "worst"],
-    ...counted.map((attack) => /** @type {[string, string, Share, string]} */ ([attack.title, attack.knowledge === "none" ? "chance" : attack.knowledge, attack.mean_logit, ""])),
+    ...counted.map(
+      (attack) =>
+        /** @type {[string, string, Share, string]} */ ([
+          attack.title,
+          attack.knowledge === "none" ? "chance" : attack.knowledge,
+          attack.mean_logit,
+          "",
+        ]),
+    ),
     ["Clean", "", known.clean.mean_logit, "clean"],
   ];
   const survivors = known.attacks.filter((attack) => attack.on === "survivors");
-  const more = survivors.map((attack) => h("li", {}, `${attack.title}: broke ${attack.attacked - attack.mean_logit.correct} of the ${attack.attacked} that were left.`));
+  const more = survivors.map((attack) =>
+    h(
+      "li",
+      {},
+      `${attack.title}: broke ${attack.attacked - attack.mean_logit.correct} of the ${attack.attacked} that were left.`,
+    ),
+  );
   return section(
     "What each attack leaves right",
     shares("Attack", rows),
@@ -64,22 +102,35 @@ function shares(head, rows) {
       h("td", { class: "marks" }, intervalMark(share, kind)),
       h("td", { class: "number" }, percent(share.accuracy), h("span", { class: "hint" }, ` ${interval(share)}`)),
     );
-  const header = h("tr", {}, h("th", { scope: "col" }, head), h("th", { scope: "col", class: "marks" }, "0 to 100\u00a0%"), h("th", { scope: "col", class: "number" }, "Right"));
-  return h("div", { class: "scroll" }, h("table", { class: "shares" }, h("thead", {}, header), h("tbody", {}, ...rows.map(line))));
+  const header = h(
+    "tr",
+    {},
+    h("th", { scope: "col" }, head),
+    h("th", { scope: "col", class: "marks" }, "0 to 100\u00a0%"),
+    h("th", { scope: "col", class: "number" }, "Right"),
+  );
+  return h(
+    "div",
+    { class: "scroll" },
+    h("table", { class: "shares" }, h("thead", {}, header), h("tbody", {}, ...rows.map(line))),
+  );
 }
 
 /** @param {Robustness} known */
 function signs(known) {
   const fired = (known.indicators ?? []).filter((sign) => sign.fired);
   if (!fired.length) return [];
-  const items = fired.map((sign) => h("li", {}, h("strong", {}, sign.title), `: ${sign.finding}. `, h("span", { class: "hint" }, sign.advice)));
+  const items = fired.map((sign) =>
+    h("li", {}, h("strong", {}, sign.title), `: ${sign.finding}. `, h("span", { class: "hint" }, sign.advice)),
+  );
   return [section("To weigh before trusting it", h("ul", { class: "plain" }, ...items))];
 }
 
 /** @param {Robustness} known */
 function curves(known) {
   const found = known.curves ?? [];
-  if (!found.length) return section("Accuracy against budget and effort", h("p", { class: "hint" }, "Not run for this bundle."));
+  if (!found.length)
+    return section("Accuracy against budget and effort", h("p", { class: "hint" }, "Not run for this bundle."));
   return section("Accuracy against budget and effort", h("div", { class: "pair" }, ...found.map(curve)));
 }
 
@@ -88,44 +139,90 @@ function curve(found) {
   const names = [...new Set(found.points.flatMap((point) => Object.keys(point.accuracies)))];
   const lines = names.map((name) => {
     const points = found.points.filter((point) => name in point.accuracies);
-    return shareLine(points.map((point) => [point.x, point.accuracies[name]]), name);
+    return shareLine(
+      points.map((point) => [point.x, point.accuracies[name]]),
+      name,
+    );
   });
-  const words = lines.map((line) => `${line.name}: ${line.points.map(({ x, y }) => `${percent(y)} at ${x}`).join(", ")}`).join("; ");
-  return h("figure", {}, h("figcaption", {}, found.title), lineChart(lines, { x: found.x_label, y: "", label: words, ys: [0, 1.02], formatY: percent }), h("p", { class: "hint" }, `${found.note}; ${plural(found.images, "image")}.`));
+  const words = lines
+    .map((line) => `${line.name}: ${line.points.map(({ x, y }) => `${percent(y)} at ${x}`).join(", ")}`)
+    .join("; ");
+  return h(
+    "figure",
+    {},
+    h("figcaption", {}, found.title),
+    lineChart(lines, { x: found.x_label, y: "", label: words, ys: [0, 1.02], formatY: percent }),
+    h("p", { class: "hint" }, `${found.note}; ${plural(found.images, "image")}.`),
+  );
 }
 
 /** @param {[number, Share][]} pairs @param {string} name */
 function shareLine(pairs, name) {
-  return { name, dots: true, points: pairs.map(([x, share]) => ({ x, y: share.accuracy })), bars: pairs.map(([, { low, high }]) => ({ low, high })) };
+  return {
+    name,
+    dots: true,
+    points: pairs.map(([x, share]) => ({ x, y: share.accuracy })),
+    bars: pairs.map(([, { low, high }]) => ({ low, high })),
+  };
 }
 
 /** @param {NonNullable<Robustness["certification"]>} found */
 function certified(found) {
-  const line = shareLine(found.points.map((point) => [point.radius, point.accuracy]), "certified");
+  const line = shareLine(
+    found.points.map((point) => [point.radius, point.accuracy]),
+    "certified",
+  );
   const words = `Certified accuracy: ${found.points.map((point) => `${percent(point.accuracy.accuracy)} at radius ${point.radius}`).join(", ")}`;
   const note = `Of the smoothed classifier, not of the served one: sigma ${found.sigma}, ${found.estimation} draws, confidence ${percent(1 - found.alpha)}, ${plural(found.images, "image")}.`;
-  return section("Certified accuracy", h("figure", { class: "half" }, lineChart([line], { x: "L2 radius", y: "", label: words, ys: [0, 1.02], formatY: percent }), h("p", { class: "hint" }, note)));
+  return section(
+    "Certified accuracy",
+    h(
+      "figure",
+      { class: "half" },
+      lineChart([line], { x: "L2 radius", y: "", label: words, ys: [0, 1.02], formatY: percent }),
+      h("p", { class: "hint" }, note),
+    ),
+  );
 }
 
 /** @param {import("./types.js").Baseline} found */
 function transfer(found) {
   /** @type {[string, string, Share, string][]} */
-  const rows = [["Bare classifier", "", found.bare.attacked, "worst"], ...Object.entries(found.presets).map(([name, row]) => /** @type {[string, string, Share, string]} */ ([`Purified, ${name}`, "", row.transfer, ""]))];
+  const rows = [
+    ["Bare classifier", "", found.bare.attacked, "worst"],
+    ...Object.entries(found.presets).map(
+      ([name, row]) => /** @type {[string, string, Share, string]} */ ([`Purified, ${name}`, "", row.transfer, ""]),
+    ),
+  ];
   const note = `PGD-${found.threat.steps} at L\u221e ${found.threat.budget}/255 on the bare classifier; ${plural(found.images, "test image")} from ${found.first}. This is an upper bound on what a knowing attacker would leave.`;
-  return section("Against an attacker who does not know the purifier", shares("Defence", rows), h("p", { class: "hint" }, note));
+  return section(
+    "Against an attacker who does not know the purifier",
+    shares("Defence", rows),
+    h("p", { class: "hint" }, note),
+  );
 }
 
 /** @param {Robustness} known */
 function checklist(known) {
   const items = (known.checklist ?? []).map(({ item, done, evidence }) =>
-    h("li", { class: done ? "done" : "open" }, h("span", { class: "unseen" }, done ? "done: " : "not done: "), h("strong", {}, item), h("span", { class: "hint" }, ` ${evidence}`)),
+    h(
+      "li",
+      { class: done ? "done" : "open" },
+      h("span", { class: "unseen" }, done ? "done: " : "not done: "),
+      h("strong", {}, item),
+      h("span", { class: "hint" }, ` ${evidence}`),
+    ),
   );
   return items.length ? [section("Checklist", h("ul", { class: "checklist" }, ...items))] : [];
 }
 
 /** @param {Robustness} known */
 function remade(known) {
-  return section("Remake it", h("pre", { tabindex: 0, role: "region", "aria-label": "Command" }, h("code", {}, known.command)), h("p", { class: "hint" }, `Commit ${known.commit.slice(0, 12)}.`));
+  return section(
+    "Remake it",
+    h("pre", { tabindex: 0, role: "region", "aria-label": "Command" }, h("code", {}, known.command)),
+    h("p", { class: "hint" }, `Commit ${known.commit.slice(0, 12)}.`),
+  );
 }
 
 /** @param {string} title @param {...Node} content */

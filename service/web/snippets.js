@@ -10,7 +10,10 @@ import { h } from "./dom.js";
  */
 export function showSnippets(place, calls, keyed) {
   const docs = h("a", { href: address("docs") }, "interactive documentation");
-  const head = [h("h1", {}, "The same without this page"), h("p", {}, "What was just done, to copy. Every parameter is in the ", docs, ".")];
+  const head = [
+    h("h1", {}, "The same without this page"),
+    h("p", {}, "What was just done, to copy. Every parameter is in the ", docs, "."),
+  ];
   if (!calls.length) {
     place.replaceChildren(...head, h("p", { class: "hint" }, "Nothing yet: purify or attack a picture first."));
     return;
@@ -54,7 +57,13 @@ function curl({ path, query, picture }, keyed) {
 /** @param {import("./defence.js").Call[]} calls @param {boolean} keyed */
 function python(calls, keyed) {
   const attacking = calls.some(({ path }) => path === "demo/attack");
-  const lines = [...(attacking ? ["import base64"] : []), ...(keyed ? ["import os"] : []), ...(attacking || keyed ? [""] : []), "import httpx", ""];
+  const lines = [
+    ...(attacking ? ["import base64"] : []),
+    ...(keyed ? ["import os"] : []),
+    ...(attacking || keyed ? [""] : []),
+    "import httpx",
+    "",
+  ];
   const key = keyed ? ', headers={"X-API-Key": os.environ["LIMPID_KEY"]}' : "";
   lines.push(`with httpx.Client(base_url=${JSON.stringify(address(""))}, timeout=130${key}) as client:`);
   for (const { path, query, picture } of calls) {

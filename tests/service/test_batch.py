@@ -33,7 +33,8 @@ from service.options import ClassifyOptions
 from service.parameters import Plan, plan_classification
 from service.schemas import ClassifiedImage
 from service.settings import Settings
-from tests.service.conftest import DIGITS, ROOT, FakeEnergy
+from tests.server_process import DIGITS, ROOT
+from tests.service.conftest import FakeEnergy
 
 COUNT = 21
 CORRUPT = {"a/corrupt.png": b"\x89PNG\r\n\x1a\nnonsense", "b/wide.png": b""}

@@ -10,7 +10,7 @@ from models.data import ImageDataset
 from models.image_files import write_png
 from service.batch.__main__ import main
 from tests.ray_cluster import local_cluster
-from tests.service.conftest import DIGITS
+from tests.server_process import DIGITS
 
 pytest.importorskip("ray", reason="needs Ray: make test-ray")
 # Ray's own modules use what pydantic has deprecated.

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import httpx
 import pytest
 
-from tests.service.conftest import DIGITS, ROOT
+from tests.server_process import DIGITS, ROOT
 from tests.service.test_server import PNG
 
 LONG = {"steps": "2000", "replicates": "8"}

@@ -9,7 +9,8 @@ from models.bundle import load_bundle
 from models.settling import WINDOW
 from service.engine import Engine
 from service.jobs import Params, Smoothing
-from tests.service.conftest import DIGITS, wait_for
+from tests.server_process import DIGITS
+from tests.service.conftest import wait_for
 from tests.service.engine_jobs import DARK, FOREVER, LIGHT, answer, params, settled
 
 

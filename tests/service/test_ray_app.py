@@ -16,7 +16,7 @@ from service.ray_app import Replica, check_settings, make_application
 from service.ray_scaling import METRIC, QueueSeconds
 from service.settings import Settings
 from tests.ray_cluster import free_port, local_cluster
-from tests.service.conftest import DIGITS
+from tests.server_process import DIGITS
 
 # Ray's own modules use what pydantic has deprecated.
 with_ray = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

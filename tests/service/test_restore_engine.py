@@ -12,7 +12,8 @@ from models.streams import NoiseSource, Stream
 from models.tasks.restoration import inpaint
 from service.engine import Engine
 from service.jobs import Params
-from tests.service.conftest import DIGITS, wait_for
+from tests.server_process import DIGITS
+from tests.service.conftest import wait_for
 from tests.service.engine_jobs import DARK, LIGHT, answer, params, settled
 
 LEFT = torch.tensor([True, True, False, False]).expand(1, 4, 4)

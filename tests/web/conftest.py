@@ -81,6 +81,7 @@ def visit(chromium: Browser) -> Iterator[Visit]:
         page.on("console", note)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(str(server.base_url) + "/" + path)
+        page.locator("html[data-ready], #key:not([hidden])").first.wait_for(state="attached")
         return page
 
     yield open_page

@@ -13,7 +13,7 @@ from tests.server_process import serve_bundle
 from tests.web.conftest import Visit
 from tests.web.test_console import PHONE, finish
 
-DESKTOP = {"viewport": {"width": 1280, "height": 900}, "device_scale_factor": 1.5}
+DESKTOP = {"viewport": {"width": 1280, "height": 1080}}
 CIFAR10 = ZOO / "cifar10-midrun"
 
 
