@@ -14,9 +14,10 @@ RUN = .venv/bin/python -m
 serve: .venv/serve.done
 	$(RUN) service --bundle $(BUNDLE) $(SERVE_ARGS)
 
-# One thread: the tests' networks are tiny, and threads that wait for each other starve a busy machine.
+# A file of tests to a process. One thread each: the tests' networks are tiny, and threads that wait for each other starve
+# a busy machine.
 test: .venv/dev.done browser
-	OMP_NUM_THREADS=1 $(RUN) pytest
+	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The console's tests drive Debian's Chromium; root gets it, and others are told that these tests will be skipped.
 browser:
