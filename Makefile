@@ -17,7 +17,7 @@ serve: .venv/serve.done
 # A file of tests to a process. One thread each: the tests' networks are tiny, and threads that wait for each other starve
 # a busy machine.
 test: .venv/dev.done browser
-	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # The console's tests drive Debian's Chromium; root gets it, and others are told that these tests will be skipped.
 browser:
