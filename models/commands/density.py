@@ -54,8 +54,8 @@ def likelihood(options: argparse.Namespace) -> None:
     config = validate(Annealing, table, "annealing")
     ends = None if options.ends is None else read_snapshot(options.ends).states[: config.particles].to(device)
     identity = {"weights": model.digest, "tau": model.tau, "ends": options.ends and sha256(options.ends.read_bytes())}
-    images = _images(model.data, "test", options)
-    result = anneal_likelihood(model, images, ends, config, identity, options.out, device)
+    sets = {"test": _images(model.data, "test", options)}
+    result = anneal_likelihood(model, sets, ends, config, identity, options.out, device)
     _write(options.out / "result.json", {**identity, "data": model.data, "annealing": config.model_dump(), **result})
     _print_likelihood(result, options.out)
 

@@ -1,5 +1,6 @@
 """Long chains of a density compared with data, and its likelihood by annealing, in folders where both go on."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -59,26 +60,29 @@ def compare_chains(
 
 def anneal_likelihood(
     model: DensityModel,
-    images: Tensor,
+    sets: Mapping[str, Tensor],
     ends: Tensor | None,
     config: Annealing,
     identity: Mapping[str, Any],
     folder: Path,
     device: torch.device,
 ) -> dict[str, Any]:
-    """log Z from below, from above where there are `ends` of chains, and the likelihood of dequantised test images.
+    """log Z from below, from above where there are `ends` of chains, and the likelihood of dequantised images.
 
     Args:
-        images: uint8 [N, C, H, W].
+        sets: uint8 images [N, C, H, W] by name.
         identity: what decides the walks besides `config`; plain values.
     """
     energy, temperature = model.target()
     # Acceptance hangs on differences of U that bfloat16 does not hold.
     path = Between(gradient_of(energy, "float32"), temperature, config.base)
+    shape = tuple(next(iter(sets.values())).shape[1:])
     walked = (config.particles + (0 if ends is None else len(ends))) * config.rungs
     with progress_bar("particle steps", walked) as progress:
         advance = partial(progress.advance, progress.task_ids[0])
-        up, down = anneal(path, tuple(images.shape[1:]), ends, config, folder, identity, device, advance)
-    dequantised = dequantise(images, torch.Generator().manual_seed(config.seed)).to(device)
-    energies = nats(energy, dequantised, temperature).cpu()
-    return likelihood_result(up, down, False, [("test", energies)], images[0].numel())
+        up, down = anneal(path, shape, ends, config, folder, identity, device, advance)
+    energies = {
+        name: nats(energy, dequantise(images, torch.Generator().manual_seed(config.seed)).to(device), temperature).cpu()
+        for name, images in sets.items()
+    }
+    return likelihood_result(up, down, False, tuple(energies.items()), math.prod(shape))

@@ -21,6 +21,7 @@ EXPERIMENTS: dict[str, str] = {
     "igebm-continual": "Split-MNIST, two classes at a time: a conditional energy, fine-tuning, elastic weights",
     "igebm-detection": "CIFAR-10 against other images: AUROC of the shipped energy, typicality and gradient",
     "igebm-restoration": "CIFAR-10 with scattered pixels, a box or a half lost: training and test images, and filters",
+    "igebm-likelihood": "digits: log Z of an energy learned from noise, from both ends, and what test images are worth",
 }
 """Each experiment's name, and what it shows in one line; `igebm-continual` is `models/reproduce/igebm_continual.py`."""
 Remake = Callable[[Path, torch.device], Finding]

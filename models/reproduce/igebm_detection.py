@@ -4,7 +4,7 @@ The energy is the shipped CIFAR-10 bundle's. The paper's conditional energies le
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
@@ -90,12 +90,15 @@ def explain(result: DetectionResult) -> str:
             said.append(f"Over {', '.join(average.over)} the paper's own mean is {paper:.2f}, ours {own:.2f}.")
     likelier = [each for each in result.sets if each.scores["energy"].auroc.high < 0.5]
     if likelier:
-        told = [f"{each.name} ({', '.join(_both(_aurocs(each)))})" for each in likelier]
-        said.append(f"Below the data in energy, and so missed by it, are {'; '.join(told)}: smoothness is likely.")
-    if result.averages:
+        told = [f"{each.name} ({_told(each)})" for each in likelier]
         said.append(
-            "Typicality, which takes either side of the mean energy for unusual, and the energy itself have means of "
-            f"{' and '.join(reversed(_both(result.averages[0].auroc)))} over all sets that were run."
+            f"Below the data in energy, and so missed by it, are {'; '.join(told)}: what is smooth costs it little."
+        )
+    if result.averages:
+        over_all = result.averages[0].auroc
+        said.append(
+            "Over all sets that were run typicality, which takes either side of the mean energy for unusual, has a "
+            f"mean of {over_all['typicality']:.2f}, the energy {over_all['energy']:.2f}."
         )
     said.append(
         "The paper's energies read labels, were larger, and learned from chains that start in noise; this one learned "
@@ -105,9 +108,5 @@ def explain(result: DetectionResult) -> str:
     return " ".join(said)
 
 
-def _aurocs(each: SetResult) -> dict[str, float]:
-    return {score: found.auroc.value for score, found in each.scores.items()}
-
-
-def _both(aurocs: Mapping[str, float]) -> list[str]:
-    return [f"{score} {aurocs[score]:.2f}" for score in ("energy", "typicality")]
+def _told(each: SetResult) -> str:
+    return ", ".join(f"{score} {each.scores[score].auroc.value:.2f}" for score in ("energy", "typicality"))

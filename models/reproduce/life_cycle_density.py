@@ -93,7 +93,7 @@ def _annealed(model: DensityModel, test: Tensor, size: Size, folder: Path, devic
     config = Annealing(base=GaussianBase(scale=model.tau), particles=size.chains, rungs=size.rungs, seed=size.seed)
     ends = read_snapshot(snapshot_path(folder / CHAINS, size.steps[-1])).states.to(device)
     identity = {"weights": model.digest, "tau": model.tau, "steps": size.steps[-1]}
-    return anneal_likelihood(model, test, ends, config, identity, folder / ANNEALING, device)
+    return anneal_likelihood(model, {"test": test}, ends, config, identity, folder / ANNEALING, device)
 
 
 def _numbers(chains: dict[str, Any], annealed: dict[str, Any], size: Size) -> Iterator[Number]:

@@ -88,4 +88,4 @@ def test_why_compares_with_the_paper_over_the_same_sets_alone() -> None:
     why = explain(result)
     assert "Over constant the paper's own mean is 0.30, ours 0.25." in why
     assert "Over constant, blurred" not in why
-    assert "missed by it, are constant (energy 0.00, typicality 0.00): smoothness is likely" in why
+    assert "missed by it, are constant (energy 0.00, typicality 0.00): what is smooth" in why
