@@ -60,6 +60,7 @@ def remake(folder: Path, device: torch.device, size: Size = FULL) -> Finding:
 
 def _finding(bundle: Bundle, size: Size, results: Results, seconds: float) -> Finding:
     preset = bundle.manifest.preset(size.preset)
+    settled = "" if preset.settle is None else " or until they settle"
     return Finding(
         title="Restoration of CIFAR-10",
         source=(
@@ -69,7 +70,7 @@ def _finding(bundle: Bundle, size: Size, results: Results, seconds: float) -> Fi
         numbers=tuple(_numbers(results)),
         setting=(
             f"The energy of the shipped bundle {bundle.manifest.name}, learned mid-run, with its preset "
-            f"{size.preset}: the mean of {preset.replicates} chains of at most {preset.num_steps} steps. The first "
+            f"{size.preset}: the mean of {preset.replicates} chains, {preset.num_steps} steps{settled}. The first "
             f"{size.images} training and test images, spoiled by {', '.join(size.corruptions)}. Salt and pepper are "
             "not marked: every black or white pixel is taken for lost. Chains begin at `fill`, a smooth guess. Beside "
             "it: that guess, linear interpolation and, where nothing is marked, the median of 3x3 pixels."
@@ -124,10 +125,12 @@ def explain(results: Results) -> str:
     for text, result in results.items():
         best, (value, half), (more, error) = best_baseline(result), gain(result, "test"), memory(result)
         verdict = "not told apart from" if abs(value) <= half else "better than" if value > 0 else "worse than"
+        spread = result.spread["test"]
         learned = "no sign that it remembers" if more <= error else "a sign that it remembers"
         said.append(
             f"{text}: on test images the energy is {verdict} {best}, by {value:+.2f} ± {half:.2f} dB; on training "
-            f"images it gains {more:+.2f} ± {error:.2f} dB more, {learned} them."
+            f"images it gains {more:+.2f} ± {error:.2f} dB more, {learned} them. What it made anew spreads by "
+            f"{255 * spread.spread:.0f}/255 and errs by {255 * spread.error:.0f}/255."
         )
     said.append(
         "The paper's energy learned from chains that start in noise and can fill a hole from there; ours learned from "
