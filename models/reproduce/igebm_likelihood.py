@@ -25,9 +25,9 @@ from models.evaluation.annealing_run import annealing_seconds
 from models.evaluation.chain_starts import uniform_start
 from models.evaluation.density_model import DensityModel, density_of_checkpoints
 from models.evaluation.density_run import anneal_likelihood, compare_chains
-from models.evaluation.likelihood import likelihood
+from models.evaluation.gaussian_bits import gaussian_bits
 from models.evaluation.long_chains import LongChains, read_snapshot, snapshot_path, spent_seconds
-from models.pixels import dequantise, from_uint8
+from models.pixels import from_uint8
 from models.reproduce.igebm_likelihood_plot import plot_likelihood
 from models.reproduce.result import Finding, Number
 from models.streams import Stream
@@ -36,11 +36,12 @@ from models.training.recipe import load_energy_recipe
 from models.training.run import load_trained
 
 FIGURE = "likelihood.png"
-ERROR = "standard error over particles"
 LONGEST_STEP = 0.05
 """Of chains in a box that is 2 wide."""
 AGREEMENT = 0.5
 """Bits a pixel between both ends of log Z, up to which they are taken to have found it."""
+NOISE = 1.0
+"""Nats by which particles may put the ends into the wrong order."""
 UNIFORM = math.log2(256)
 Found = Mapping[float, dict[str, Any]]
 """By multiple of learning's temperature: results of chains ("chains") and of annealing ("likelihood")."""
@@ -132,26 +133,23 @@ def _measured(
     return {"chains": chains, "likelihood": anneal_likelihood(changed, sets, ends, annealing, identity, walks, device)}
 
 
-def gaussian_bits(train: Tensor, test: Tensor, seed: int) -> float:
-    """Bits a pixel of test images, uint8 [N, C, H, W] dequantised, under a Gaussian fitted to training images.
-
-    Its covariance is shrunk towards a multiple of 1 (Ledoit and Wolf 2004): some pixels never change in training.
-    """
-    from sklearn.covariance import LedoitWolf  # of the `train` extra, as the digits are
-
-    x, y = (dequantise(each, torch.Generator().manual_seed(seed)).flatten(1).double() for each in (train, test))
-    fitted = LedoitWolf().fit(x.numpy())
-    potential = torch.from_numpy(fitted.mahalanobis(y.numpy())) / 2
-    dimensions = x.shape[1]
-    log_z = 0.5 * (dimensions * math.log(2 * math.pi) + float(torch.from_numpy(fitted.covariance_).logdet()))
-    return likelihood(potential, log_z, dimensions).bits_per_dimension
-
-
 def agreed(found: Found) -> float | None:
     """Of the temperatures at which both ends of log Z agree, the one where training images are worth most."""
-    ends = {times: _bits(each, "train") for times, each in found.items()}
-    near = {times: least for times, (most, least) in ends.items() if abs(least - most) <= AGREEMENT}
+    near = {times: _bits(each, "train")[1] for times, each in found.items() if _agree(each)}
     return min(near, key=lambda times: near[times]) if near else None
+
+
+def _agree(each: Mapping[str, Any]) -> bool:
+    """Ends in the wrong order contradict each other, however near they are."""
+    below, above = _bits(each, "train")
+    return _apart(each) >= -NOISE and above - below <= AGREEMENT
+
+
+def _apart(each: Mapping[str, Any]) -> float:
+    """By how many nats log Z from above exceeds that from below."""
+    ends = each["likelihood"]["log_z"]
+    apart: float = ends["upper"]["value"] - ends["lower"]["value"]
+    return apart
 
 
 def _bits(each: Mapping[str, Any], name: str) -> tuple[float, float]:
@@ -170,9 +168,8 @@ def _numbers(found: Found) -> Iterator[Number]:
     for times in _told(found):
         at = f"{times:g} x learning's temperature"
         for name, end in found[times]["likelihood"]["log_z"].items():
-            what, error = f"{at}: log Z, {name} end ({end['is']})", round(end["error"], 2)
-            ours = round(end["value"], 2)
-            yield Number(what=what, paper=None, ours=ours, ours_spread=error, spread=ERROR, unit="nats")
+            what = f"{at}: log Z, {name} end ({end['is']})"
+            yield Number(what=what, paper=None, ours=round(end["value"], 2), unit="nats")
         for name in ("train", "test"):
             for end, bits in zip(("below", "above"), _bits(found[times], name), strict=True):
                 what = f"{at}: {name} images, by log Z from {end}"
@@ -196,32 +193,26 @@ def _setting(size: Size, model: DensityModel, updates: int) -> str:
         f"{model.sampler.temperature:g}: {size.chains} chains of {size.steps:,} steps from noise, in a box, "
         f"and annealing over {size.rungs:,} densities with {size.chains} particles, up from the uniform one and back "
         "from where the chains ended. Pixels are dequantised with noise of one of 256 levels, as in learning; the "
-        "density is that in the box where they lie. The Gaussian's covariance is shrunk (Ledoit and Wolf)."
+        "density is that in the box where they lie. log Z from below is too high by b nats with probability exp(-b) at "
+        "most; from above it would be too low as rarely if the chains' ends were exact samples. The Gaussian's "
+        "covariance is shrunk (Ledoit and Wolf)."
     )
 
 
 def explain(found: Found, gaussian: float, levels: int) -> str:
-    """Whether log Z was found at learning's temperature, where it was, and what test images are worth there."""
+    """What test images are worth at learning's temperature, and at the best one whose log Z was found."""
     first, best = next(iter(found)), agreed(found)
-    ends = {name: end["value"] for name, end in found[first]["likelihood"]["log_z"].items()}
-    said = [
-        f"Both ends of log Z at learning's temperature are {ends['upper'] - ends['lower']:,.0f} nats apart"
-        + (": annealing has not found it, and the images' worth is unknown." if best != first else ".")
-    ]
-    if min(_bits(found[first], "test")) < 0:
-        said.append(
-            "Fewer than 0 bits a pixel are impossible for levels of pixels, so an end that says so is wrong: particles "
-            "from the uniform density miss the deep and narrow modes in which chains end."
-        )
+    said = [_at_first(found[first])]
     if best is None:
-        said.append(f"At no temperature do they agree to within {AGREEMENT:g} bits a pixel.")
+        said.append(f"At no temperature do both ends of log Z agree to within {AGREEMENT:g} bits a pixel.")
     else:
-        most, least = _bits(found[best], "test")
-        verdict = "better than" if least < gaussian else "not better than" if most > gaussian else "about as good as"
+        below, above = _bits(found[best], "test")
+        near = [f"{times:g}" for times, each in found.items() if _agree(each)]
+        verdict = "fewer than" if above < gaussian else "not fewer than" if below > gaussian else "about as many as"
         said.append(
-            f"At {best:g} times that temperature, of those where the ends agree to within {AGREEMENT:g} bits the one "
-            f"at which training images are worth most, test images cost {most:.2f} to {least:.2f} bits a pixel, "
-            f"{verdict} the Gaussian's {gaussian:.2f}."
+            f"Both ends agree to within {AGREEMENT:g} bits at {' and '.join(near)} times that "
+            f"temperature. Where training images are worth most among these, at {best:g}, test images cost "
+            f"{below:.2f} to {above:.2f} bits, {verdict} the Gaussian's {gaussian:.2f}."
         )
     said.append(
         f"The digits have only {levels} levels, {math.log2(levels):.2f} bits even for who knows nothing else; noise of "
@@ -229,3 +220,16 @@ def explain(found: Found, gaussian: float, levels: int) -> str:
         "hundred steps with data and never sees log Z: it makes samples, not a density."
     )
     return " ".join(said)
+
+
+def _at_first(each: Mapping[str, Any]) -> str:
+    """What log Z from below proves (it is too high by b nats with probability exp(-b) at most), and the ends do not."""
+    (below, _), apart = _bits(each, "test"), f"{abs(_apart(each)):,.0f} nats"
+    said = f"At learning's temperature test images cost at least {below:.2f} bits a pixel by log Z from below"
+    said += ", more than the 8 of knowing nothing." if below > UNIFORM else "."
+    if _apart(each) < -NOISE:
+        return said + (
+            f" Log Z from above lies {apart} under that: the chains' ends are no samples of the density, for "
+            "annealed particles find deeper places than chains from noise do."
+        )
+    return said + f" Log Z from above lies {apart} over that{'' if _agree(each) else ': log Z is not known'}."

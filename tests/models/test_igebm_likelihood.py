@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.reproduce.igebm_likelihood import Size, agreed, explain, gaussian_bits, remake
+from models.evaluation.gaussian_bits import gaussian_bits
+from models.reproduce.igebm_likelihood import Size, agreed, explain, remake
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -32,7 +33,7 @@ def test_a_flat_density_is_worth_8_bits_and_it_goes_on_to_the_same(tmp_path: Pat
         for end in ("below", "above"):
             assert numbers[f"1e+09 x learning's temperature: {name} images, by log Z from {end}"] == 8.0
     assert numbers["test images, uniform over the 17 levels that occur"] == pytest.approx(math.log2(17), abs=1e-3)
-    assert "not better than the Gaussian's" in found.why
+    assert "not fewer than the Gaussian's" in found.why
     for picture in found.pictures:
         with Image.open(tmp_path / picture) as opened:
             assert opened.size[0] > 100
@@ -57,13 +58,15 @@ def measured(most: float, least: float, lower: float = 0.0, upper: float = 0.0) 
 
 
 def test_a_temperature_at_which_the_ends_disagree_is_not_chosen() -> None:
-    apart = measured(-20.0, -0.5, -2000.0, -400.0)
-    found = {1.0: apart, 10.0: measured(4.0, 4.3), 100.0: measured(5.0, 5.1)}
+    apart, contradictory = measured(-20.0, 16.0, -2000.0, -400.0), measured(11.25, 3.0, 200.0, -150.0)
+    found = {1.0: contradictory, 2.0: apart, 10.0: measured(4.0, 4.3, 0.0, 13.0), 100.0: measured(5.0, 5.1)}
     assert agreed(found) == 10.0
-    assert agreed({1.0: apart}) is None
+    assert agreed({1.0: contradictory, 2.0: apart, 3.0: measured(4.1, 4.0, 4.0, 0.0)}) is None
     why = explain(found, gaussian=4.2, levels=17)
-    assert "1,600 nats apart: annealing has not found it" in why
-    assert "Fewer than 0 bits a pixel are impossible" in why
-    assert "test images cost 4.00 to 4.30 bits a pixel, about as good as the Gaussian's 4.20" in why
-    alone = explain({1.0: apart}, gaussian=4.2, levels=17)
-    assert "At no temperature do they agree to within 0.5 bits" in alone
+    assert "at least 11.25 bits a pixel by log Z from below, more than the 8" in why
+    assert "Log Z from above lies 350 nats under that" in why
+    assert "agree to within 0.5 bits at 10 and 100 times" in why
+    assert "test images cost 4.00 to 4.30 bits, about as many as the Gaussian's 4.20" in why
+    alone = explain({2.0: apart}, gaussian=4.2, levels=17)
+    assert "lies 1,600 nats over that: log Z is not known." in alone
+    assert "At no temperature do both ends of log Z agree to within 0.5 bits" in alone
