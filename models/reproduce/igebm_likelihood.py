@@ -210,7 +210,7 @@ def explain(found: Found, gaussian: float, levels: int) -> str:
         near = [f"{times:g}" for times, each in found.items() if _agree(each)]
         verdict = "fewer than" if above < gaussian else "not fewer than" if below > gaussian else "about as many as"
         said.append(
-            f"Both ends agree to within {AGREEMENT:g} bits at {' and '.join(near)} times that "
+            f"Both ends agree to within {AGREEMENT:g} bits at {', '.join(near)} times that "
             f"temperature. Where training images are worth most among these, at {best:g}, test images cost "
             f"{below:.2f} to {above:.2f} bits, {verdict} the Gaussian's {gaussian:.2f}."
         )
