@@ -14,7 +14,7 @@ from PIL import Image
 
 from models.image_files import encode_png
 from service.cli.__main__ import main
-from tests.service.conftest import DIGITS, ROOT
+from tests.server_process import DIGITS, ROOT
 from tests.service.test_server import PNG, TEST_SET
 
 HERE = ("--bundle", str(DIGITS))

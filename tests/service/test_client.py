@@ -38,7 +38,7 @@ from service.client.answers import check_status
 from service.client.questions import Question
 from service.client.retrying import Patience
 from service.schemas import Classification, ClassifiedItem, FailedItem, Problem
-from tests.service.conftest import DIGITS, ROOT, Serve
+from tests.server_process import DIGITS, ROOT, Serve
 from tests.service.test_draining import busy, until
 from tests.service.test_server import PIXELS, PNG
 
