@@ -9,7 +9,7 @@
 #   TARGET=cpu            what to build; PORT=8000: where to publish it on this machine
 #   READY=10              seconds from the start until it is ready; more where others use the machine
 #   BUILD_ARGS="..."      more arguments of the build, such as --build-arg PIP_INDEX_URL=...
-set -euo pipefail
+set -euo pipefail # so greps here read to the end, without -q: who writes into a closed pipe fails
 cd "$(dirname "$0")/.."
 
 tool=${1:-docker} image=${IMAGE:-limpid:check} port=${PORT:-8000}
@@ -57,14 +57,14 @@ say "/classify: $prediction"
 late=$(mktemp)
 curl --silent --show-error --fail -F image=@tests/images/cat.png "$url/classify?steps=2000" >"$late" &
 request=$!
-until curl --silent --fail "$url/metrics" | grep -q '^ebm_slots_active [1-9]'; do
+until curl --silent --fail "$url/metrics" | grep '^ebm_slots_active [1-9]' >/dev/null; do
   kill -0 $request 2>/dev/null || fail "the long request ended before it was seen to run"
 done
 "$tool" stop --time 90 "$container" >/dev/null
 wait $request || fail "the request that was in progress at SIGTERM got no answer"
 grep -q '"predictions"' "$late" || fail "the request that was in progress at SIGTERM got $(cat "$late")"
 rm -f "$late"
-"$tool" logs "$container" 2>&1 | grep -q 'Application shutdown complete' || fail "no clean stop in the log"
+"$tool" logs "$container" 2>&1 | grep 'Application shutdown complete' >/dev/null || fail "no clean stop in the log"
 code=$("$tool" inspect --format '{{.State.ExitCode}}' "$container")
 [[ $code == 0 || $code == 143 ]] || fail "exit code $code, expected 0, or 143 for SIGTERM"
 say "stopped cleanly: the request in progress was answered"
