@@ -94,9 +94,9 @@ def test_the_start_becomes_the_program(given: str | None) -> None:
 def test_what_the_images_copy_is_there_and_not_ignored() -> None:
     """The ignore file leaves everything out but some; each source of a COPY must be among those."""
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    dockerfile = (DOCKER / "Dockerfile").read_text()
-    sources = re.findall(r"^COPY (?!--from)(\S+) \S+$", dockerfile, flags=re.MULTILINE)
-    assert {"models", "service", "docker/start.py"} <= set(sources)
+    text = "\n".join(path.read_text() for path in DOCKER.rglob("Dockerfile"))
+    sources = re.findall(r"^COPY (?!--from)(\S+) \S+$", text, flags=re.MULTILINE)
+    assert {"models", "service", "docker/start.py", "constraints.txt"} <= set(sources)
     for source in sources:
         assert (ROOT / source).exists()
         assert any(Path(source) == Path(pattern) or Path(source).match(pattern) for pattern in kept), source
