@@ -32,7 +32,7 @@ def art_preprocessor(defence: Defence, grad: str = "smooth", seed: int = 0) -> "
     try:
         from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
     except ImportError as error:
-        raise QuestionError(f"ART cannot be imported ({error}); install it: pip install 'limpid[adapters]'") from error
+        raise QuestionError(f"ART cannot be imported ({error}); install it: pip install -e '.[adapters]'") from error
     mode, stream = GradMode.model_validate(grad), Stream((seed, "preprocessor"))
 
     class LangevinPreprocessor(PreprocessorPyTorch):  # type: ignore[misc, unused-ignore]

@@ -142,6 +142,6 @@ def _library(name: str) -> ModuleType:
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"{name}: parquet files and the hub need the extra `hub`: pip install 'limpid[hub]'") from error
+        raise DataError(f"{name}: parquet files and the hub need the extra `hub`: pip install -e '.[hub]'") from error
     module: ModuleType = datasets
     return module

@@ -25,7 +25,7 @@ def connect(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise ConfigError("--ray needs Ray: install limpid[ray]") from error
+        raise ConfigError("--ray needs Ray: pip install -e '.[ray]'") from error
     try:
         if ":" in address:  # Ray itself tries for minutes
             socket.create_connection(split_address(address), CONNECT_SECONDS).close()

@@ -79,12 +79,12 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
 
 def _check_open(settings: Settings, keys: Sequence[Key]) -> None:
     """Raise SettingsError for an address that others can reach, when that is not allowed."""
+    check_demo(settings, keys)
     if not keys and not settings.insecure:
         raise SettingsError(
             f"not listening on {settings.host}: others can reach it, and no keys are configured. Give --keys-file "
             "(`python -m service key NAME` makes an entry), or --insecure to let everybody in"
         )
-    check_demo(settings, keys)
 
 
 def _listen(family: socket.AddressFamily, address: Any) -> socket.socket:

@@ -63,7 +63,7 @@ def check_demo(settings: Settings, keys: Sequence[Key]) -> None:
     if settings.demo and not keys and not settings.public_demo:
         raise SettingsError(
             f"not demonstrating on {settings.host}: others can reach it, and --demo hands strangers attacks, energies "
-            "and replicates. Give --keys-file, or --public-demo to let everybody in"
+            "and replicates. Give --keys-file, or both --insecure and --public-demo to let everybody in"
         )
 
 

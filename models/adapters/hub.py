@@ -8,7 +8,7 @@ import torch
 try:
     from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 except ImportError as error:
-    raise ImportError("models.adapters.hub needs huggingface_hub: pip install 'limpid[adapters]'") from error
+    raise ImportError("models.adapters.hub needs huggingface_hub: pip install -e '.[adapters]'") from error
 
 from models.bundle import MANIFEST, MODEL_CARD, load_bundle
 from models.device import resolve_device

@@ -114,7 +114,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text())
         if "kind" not in result:
             raise ValueError("it does not say its kind")
-    except (OSError, ValueError, AttributeError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, AttributeError) as error:
         raise DataError(f"{path} is not a result of attacks_eval: {error}") from error
     checked: dict[str, Any] = result
     return checked

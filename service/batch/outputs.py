@@ -54,7 +54,7 @@ def require_pyarrow() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise DataError("--format parquet needs pyarrow: install limpid[batch]") from error
+        raise DataError("--format parquet needs pyarrow: pip install -e '.[batch]'") from error
 
 
 def _write_images(folder: Path, place: Path, rows: Sequence[Row]) -> list[Row]:

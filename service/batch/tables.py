@@ -62,7 +62,7 @@ def _table(path: Path) -> Any:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise DataError("parquet files need pyarrow: install limpid[batch]") from error
+        raise DataError("parquet files need pyarrow: pip install -e '.[batch]'") from error
     try:
         return ParquetFile(path)
     except (OSError, ArrowException) as error:

@@ -19,6 +19,8 @@ def output_paths(files: Sequence[Path], out: str, overwrite: bool) -> dict[Path,
     if len(files) > 1 or folder.is_dir() or out.endswith(os.sep):
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"-o {out}: expected a folder for {len(files)} files, but it is a file")
+        if len(files) > 1 and folder.suffix.lower() == ".png" and not folder.exists():
+            raise ConfigError(f"-o {out}: expected a folder for {len(files)} files, not the name of one")
         paths = {file: folder / f"{file.stem}.png" for file in files}
     else:
         paths = {files[0]: folder}

@@ -3,7 +3,7 @@
 try:
     import httpx2  # noqa: F401
 except ImportError as error:
-    raise ImportError("service.client needs httpx2: pip install 'limpid[client]'") from error
+    raise ImportError("service.client needs httpx2: pip install -e '.[client]'") from error
 
 from service.client.asynchronous import AsyncClient, AsyncJob
 from service.client.errors import AnswerError, ClientError, ConnectionLost, InputError, ServiceProblem, TimedOut

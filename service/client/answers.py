@@ -27,7 +27,7 @@ def transport_errors() -> Iterator[None]:
     try:
         yield
     except BROKEN as error:
-        raise ConnectionLost(f"no connection to the service: {error or type(error).__name__}") from error
+        raise ConnectionLost(f"no connection to {error.request.url}: {error or type(error).__name__}") from error
     except httpx2.TimeoutException as error:
         raise TimedOut(f"the service did not answer in time ({type(error).__name__})") from error
     except UNSENT as error:

@@ -156,5 +156,5 @@ def test_a_module_is_ready_to_be_asked(fast: Defence, monkeypatch: pytest.Monkey
     assert isinstance(module, DefenceModule)
     assert not module.training, "libraries warn of modules in training"
     monkeypatch.setitem(sys.modules, "art.defences.preprocessor.preprocessor", None)
-    with pytest.raises(QuestionError, match=r"pip install 'limpid\[adapters\]'"):
+    with pytest.raises(QuestionError, match=r"pip install -e '\.\[adapters\]'"):
         art_preprocessor(fast)

@@ -42,7 +42,7 @@ def test_a_gaussian_is_found_to_be_one(tmp_path: Path) -> None:
         assert numbers[what].ours == pytest.approx(log_z, abs=0.01)
     exact = -test.square().sum((1, 2, 3)).mean() / (2 * TAU**2) - log_z - 64 * LEVEL_WIDTH**2 / 12 / (2 * TAU**2)
     bits = -(float(exact) / 64 + math.log(LEVEL_WIDTH)) / math.log(2)
-    for what in ("test images, at most", "test images, at least"):
+    for what in ("test images, by log Z from below", "test images, by log Z from above"):
         assert numbers[what].ours == pytest.approx(bits, abs=0.01)
     assert all((tmp_path / "run" / name).stat().st_size > 1000 for name in PICTURES)
     assert remake(tmp_path / "run", CPU, size) == found

@@ -145,4 +145,4 @@ def test_a_service_is_asked_without_pytorch_and_a_missing_client_names_its_extra
     code = f"import sys; sys.modules['httpx2'] = None; import service.cli.__main__ as cli; print(cli.main({asked!r}))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "2"
-    assert "pip install 'limpid[client]'" in result.stderr
+    assert "pip install -e '.[client]'" in result.stderr

@@ -202,7 +202,7 @@ def test_a_restart_in_the_middle_costs_time_and_no_answer(caplog: pytest.LogCapt
             answer = job.result()
             assert command.result(120) == 0
     assert answer.predictions[0].probability == pytest.approx(expected, abs=1e-3)
-    assert "no connection to the service" in caplog.text
+    assert "no connection to http://127.0.0.1:" in caplog.text
 
 
 def test_leaving_a_job_stops_its_chains(server: httpx.Client, client: Client) -> None:
