@@ -124,6 +124,7 @@ def test_what_concerns_all_files_is_said_once(
         (("classify", *files, "--url", url, "--device", "cpu"), "--device belongs to a bundle in this process"),
         (("classify", *files, "--parallel", "2"), "--parallel needs --url"),
         (("purify", *files, "-o", str(folder / "o"), "--seed", "1", "--url", url), "--seed: the service's /purify"),
+        (("purify", *files, "-o", str(folder / "two.png"), *HERE), "not the name of one"),
         (("classify", *files, "--preset", "max", *HERE), "unknown preset 'max'; known: fast, balanced, strong"),
         (("classify", *files, "--preset", "max", "--url", url), "unknown preset 'max'; known: fast, balanced, strong"),
         (("classify", *files, "--bundle", str(folder)), "is not a bundle"),
