@@ -125,7 +125,7 @@ def test_the_asynchronous_client_does_the_same(server: httpx.Client) -> None:
             fast = ClassifyOptions(preset="fast", labels_only=True)
             answers = await asyncio.gather(*(client.classify(PNG, fast) for _ in range(4)))
             assert {answer.predictions[0].label for answer in answers} == {"6"}
-            async with client.classify_job(PNG, STEADY) as job:
+            async with client.classify_job(PNG, ClassifyOptions(steps=2000, replicates=8)) as job:
                 events = [event async for event in job]
                 assert (await job.result()).replicates == 8
             assert [type(event) for event in events[:2]] == [Queued, Progress]
