@@ -19,12 +19,11 @@ serve: .venv/serve.done
 test: .venv/dev.done browser
 	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-# The console's tests drive Debian's Chromium; root gets it, and others are told that these tests will be skipped.
+# The console's tests drive Debian's Chromium; root gets it, and who cannot have it is told that these tests are skipped.
 browser:
-	@if command -v chromium >/dev/null; then true; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
-	else echo "chromium is missing: the console's tests will be skipped"; fi
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+		|| echo "chromium is missing and could not be installed: the console's tests will be skipped"
 
 # Apart from `test`: 360 MB more, and a cluster takes longer to start than most tests together.
 test-ray: .venv/ray.done
