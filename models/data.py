@@ -35,6 +35,7 @@ __all__ = [
     "Split",
     "TrainingSet",
     "class_names",
+    "held_out_set",
     "load_dataset",
     "open_training_set",
 ]
@@ -95,6 +96,7 @@ class DataSection(Frozen):
         side, channels: what the images of `folder` and `textures` become, in pixels; channels 3 unless given.
         streaming: decode images as training reads them, rather than once into the cache.
         classes: learn from the images of these labels alone; the labels keep their numbers.
+        held_out: how many images at the end of the training split are not learned from, so that one may choose by them.
     """
 
     name: Name
@@ -103,6 +105,7 @@ class DataSection(Frozen):
     channels: Literal[1, 3] | None = None
     streaming: bool = Field(default=False, exclude_if=lambda value: not value)  # runs from before it still resume
     classes: tuple[int, ...] | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
+    held_out: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "DataSection":
@@ -117,6 +120,8 @@ class DataSection(Frozen):
             raise ValueError(f"streaming: {self.name} is small and kept in memory")
         if self.classes is not None and self.streaming:
             raise ValueError(f"classes {self.classes}: streams have no labels to choose by; leave out streaming")
+        if self.held_out and self.streaming:
+            raise ValueError(f"held_out {self.held_out}: streams are learned from whole; leave out streaming")
         return self
 
     @property
@@ -151,12 +156,20 @@ def open_training_set(data: DataSection) -> TrainingSet:
     """What a recipe trains an energy on."""
     if not data.streaming:
         whole = load_dataset(data.name, "train", data.folder, data.side, data.channels)
-        return whole if data.classes is None else whole.of_classes(data.classes)
+        learned = whole.without_last(data.held_out)
+        return learned if data.classes is None else learned.of_classes(data.classes)
     channels, side, _ = data.shape
     source = _source(data.name, "train", data.folder)
     if isinstance(source, ImageFolder):
         return FolderStream(source, side, channels)
     return TableStream(source, side, channels)
+
+
+def held_out_set(data: DataSection) -> ImageDataset | None:
+    """The images at the end of the training split that `data` does not learn from; None where it learns from all."""
+    if not data.held_out:
+        return None
+    return load_dataset(data.name, "train", data.folder, data.side, data.channels).last(data.held_out)
 
 
 def _info(name: str, split: str) -> DatasetInfo:

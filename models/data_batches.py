@@ -150,6 +150,19 @@ class ImageDataset:
         kept = torch.isin(self.labels, torch.tensor(labels))
         return replace(self, images=self.images[kept], labels=self.labels[kept], mapped=False)
 
+    def without_last(self, count: int) -> "ImageDataset":
+        """All but the last `count` images; raises DataError where none would be left."""
+        if count >= len(self):
+            raise DataError(f"{self.name} has {len(self)} images, {count} cannot be held out")
+        return self._rows(slice(0, len(self) - count))
+
+    def last(self, count: int) -> "ImageDataset":
+        """The last `count` images."""
+        return self._rows(slice(len(self) - count, len(self)))
+
+    def _rows(self, rows: slice) -> "ImageDataset":
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
     def batches(self, plan: BatchPlan) -> Batches:
         """Batches drawn uniformly with replacement."""
         return drawn_batches(self.images.__getitem__, len(self), plan, in_memory=not self.mapped)

@@ -1,9 +1,9 @@
-"""Training the classifier that purification protects: SGD, one-cycle learning rate, light augmentation."""
+"""Training the classifier that purification protects: SGD, one-cycle learning rate, light augmentation, attacks."""
 
 import math
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +13,7 @@ from models.data import ImageDataset
 from models.errors import TrainingDiverged
 from models.pixels import Normalisation, from_uint8
 from models.precision import Precision, autocast
+from models.training.adversarial import Adversarial, adversarial_loss, count_holding
 from models.training.average import WeightAverage
 from models.training.run import State, TrainingRun
 
@@ -35,19 +36,35 @@ class ClassifierTraining(Frozen):
     max_noise: float = Field(default=0.0, ge=0)
     average_decay: float = Field(default=0.998, ge=0, lt=1)
     precision: Precision = "float32"
+    adversarial: Adversarial | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @model_validator(mode="after")
+    def _one_noise(self) -> "ClassifierTraining":
+        if self.adversarial and self.max_noise:
+            raise ValueError(f"adversarial.start is the noise; expected max_noise 0, got {self.max_noise}")
+        return self
+
+
+ATTACKED = 250
+"""Images that an adversarially trained classifier is attacked on after each epoch."""
 
 
 def train_classifier(
     network: nn.Module,
     train: ImageDataset,
-    test: ImageDataset,
+    monitored: ImageDataset,
     normalisation: Normalisation,
     config: ClassifierTraining,
     run: TrainingRun,
     seed: int,
     device: torch.device,
+    monitored_as: str = "test",
 ) -> WeightAverage:
-    """Train to the end of the schedule and return the averaged weights; checkpoints once an epoch."""
+    """Train to the end of the schedule and return the averaged weights; checkpoints once an epoch.
+
+    Args:
+        monitored: images whose accuracy is logged after each epoch, as `monitored_as`_accuracy.
+    """
     # Channels-last convolutions are 1.2 to 1.4 times faster here, on CPU and on tensor cores.
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = WeightAverage(network, config.average_decay)
@@ -68,13 +85,9 @@ def train_classifier(
             network.train()
             for rows in order[: epoch_updates * config.batch_size].split(config.batch_size):
                 images = augment(train.images[rows], config, generator)
-                inputs = normalisation(images).to(device, memory_format=torch.channels_last)
                 for group in optimizer.param_groups:
                     group["lr"] = config.learning_rate * one_cycle(update / total, config.warmup_fraction)
-                with autocast(device, config.precision):
-                    logits = network(inputs)
-                labels = train.labels[rows].to(device)
-                loss = functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+                loss = _loss(network, images, train.labels[rows], normalisation, config, generator, device)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -86,10 +99,56 @@ def train_classifier(
             if not math.isfinite(mean_loss):
                 raise TrainingDiverged(f"classifier loss is {mean_loss} in the epoch that ends at update {update}")
             # For monitoring only: nothing is selected by it, the last weights are the ones kept.
-            correct = count_correct(average.network, test, normalisation, device)
-            run.log(update, {"loss": mean_loss, "test_accuracy": correct / len(test)})
+            correct = count_correct(average.network, monitored, normalisation, device)
+            record = {"loss": mean_loss, f"{monitored_as}_accuracy": correct / len(monitored)}
+            if config.adversarial:
+                record["attacked_accuracy"] = _share_holding(average.network, monitored, normalisation, config, device)
+            run.log(update, record)
             run.save(update, _state(network, average, optimizer, generator))
     return average
+
+
+def _loss(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    normalisation: Normalisation,
+    config: ClassifierTraining,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Tensor:
+    labels = labels.to(device)
+    images = images.to(device, memory_format=torch.channels_last)
+
+    def classify(x: Tensor) -> Tensor:
+        with autocast(device, config.precision):
+            logits: Tensor = network(normalisation(x))
+        return logits
+
+    if config.adversarial:
+        parameters = list(network.parameters())
+        return adversarial_loss(
+            classify, parameters, images, labels, config.adversarial, generator, config.label_smoothing
+        )
+    return functional.cross_entropy(classify(images).float(), labels, label_smoothing=config.label_smoothing)
+
+
+def _share_holding(
+    network: nn.Module,
+    monitored: ImageDataset,
+    normalisation: Normalisation,
+    config: ClassifierTraining,
+    device: torch.device,
+) -> float:
+    images = from_uint8(monitored.images[:ATTACKED]).to(device, memory_format=torch.channels_last)
+    labels = monitored.labels[:ATTACKED].to(device)
+
+    def classify(x: Tensor) -> Tensor:
+        with autocast(device, config.precision):
+            logits: Tensor = network(normalisation(x))
+        return logits
+
+    return count_holding(classify, images, labels, torch.Generator().manual_seed(0)) / len(images)
 
 
 def one_cycle(position: float, warmup: float) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.console import console
-from models.data import ImageDataset, TrainingSet, load_dataset, open_training_set
+from models.data import ImageDataset, TrainingSet, held_out_set, load_dataset, open_training_set
 from models.errors import ConfigError, NetworkError
 from models.files import sole_writer
 from models.networks import build_network
@@ -60,8 +60,11 @@ def train_recipe(
 def _train_classifier(
     recipe: ClassifierRecipe, network: nn.Module, train: ImageDataset, run: TrainingRun, device: torch.device
 ) -> None:
-    test = load_dataset(recipe.data.name, "test", recipe.data.folder, recipe.data.side, recipe.data.channels)
-    train_classifier(network, train, test, recipe.normalisation, recipe.training, run, recipe.seed, device)
+    monitored = held_out_set(recipe.data) or load_dataset(
+        recipe.data.name, "test", recipe.data.folder, recipe.data.side, recipe.data.channels
+    )
+    name = "held_out" if recipe.data.held_out else "test"
+    train_classifier(network, train, monitored, recipe.normalisation, recipe.training, run, recipe.seed, device, name)
 
 
 def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data: TrainingSet, world: World) -> None:
