@@ -14,6 +14,7 @@ from attacks_eval.baseline import run_baseline
 from attacks_eval.commands import add_commands
 from attacks_eval.craft import craft
 from attacks_eval.pgd import PGD
+from attacks_eval.strength.command import strength, strength_arguments
 from attacks_eval.threat_model import ThreatModel
 from attacks_eval.trade_off import run_trade_off
 from models.bundle import Bundle, load_bundle
@@ -130,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
         "--white-box", type=positive_int, default=0, help="also attack so many images with knowledge of the defence"
     )
     p.add_argument("--workers", type=positive_int, default=1, help="processes that those attacks search in")
+
+    p = commands.add_parser("strength", help=strength.__doc__, description=strength.__doc__)
+    p.set_defaults(run=strength)
+    strength_arguments(p)
 
     p = commands.add_parser("craft", help=craft_image.__doc__, description=craft_image.__doc__)
     p.set_defaults(run=craft_image)

@@ -26,7 +26,7 @@ def certify_images(run: Run, plan: CertifyPlan) -> Certification:
                 run.ledger.add(("certify", task.number), _as_json(own))
                 progress.advance(progress.task_ids[0])
     found = [_from_json(entry, config) for task in tasks if (entry := run.ledger.get("certify", task.number))]
-    radii = [config.largest_radius * point / (POINTS - 1) for point in range(POINTS)]
+    radii = sorted({*plan.radii, *(config.largest_radius * point / (POINTS - 1) for point in range(POINTS))})
     curve = zip(radii, certified_accuracy(found, radii), strict=True)
     return Certification(
         sigma=config.sigma,

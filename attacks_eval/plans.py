@@ -55,10 +55,15 @@ class CurvePlan(Frozen):
 
 
 class CertifyPlan(Frozen):
-    """Randomised-smoothing certificates on the first `images` images."""
+    """Randomised-smoothing certificates on the first `images` images.
+
+    `radii`, L2 in [0, 1] pixel units, are looked at besides the curve's own.
+    """
 
     images: int = Field(ge=1)
     config: CertifyConfig
+    # Left out of what is written where there are none: evaluations from before still resume.
+    radii: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(), exclude_if=lambda value: not value)
 
 
 class Plan(Frozen):

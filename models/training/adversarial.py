@@ -45,10 +45,6 @@ class Adversarial(Frozen):
         return (2.0 * drawn - 1.0) * (self.start * LEVEL_WIDTH)
 
 
-MONITOR = Adversarial(start=8.0, step=2.0, steps=10, stay_inside=True)
-"""PGD-10 at 8/255, which single-step training is watched by: it can learn to fool its own attack, and no other."""
-
-
 def adversarial_loss(
     classify: Classify,
     parameters: list[nn.Parameter],
@@ -116,16 +112,28 @@ def frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
 
 
 def count_holding(
-    classify: Classify, images: Tensor, labels: Tensor, generator: torch.Generator, batch_size: int = 250
+    classify: Classify,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    generator: torch.Generator,
+    batch_size: int = 250,
 ) -> int:
-    """How many images [N, C, H, W] in [-1, 1] keep their label under MONITOR; `classify` has no parameters to learn."""
+    """How many images [N, C, H, W] in [-1, 1] keep their label under PGD-10 at `epsilon` levels of 1/255.
+
+    Single-step training is watched by it: it can learn to fool its own attack, and no other (Wong et al. 2020).
+
+    Args:
+        classify: without parameters that learn.
+    """
+    watching = Adversarial(epsilon=epsilon, start=epsilon, step=epsilon / 4, steps=10, stay_inside=True)
     held = 0
     for batch, wanted in zip(images.split(batch_size), labels.split(batch_size), strict=True):
 
         def hurt(attacked: Tensor, wanted: Tensor = wanted) -> Tensor:
             return functional.cross_entropy(classify(attacked).float(), wanted, reduction="sum")
 
-        attacked = attack(hurt, batch, MONITOR.uniform(batch, generator), MONITOR)
+        attacked = attack(hurt, batch, watching.uniform(batch, generator), watching)
         with torch.no_grad():
             held += int((classify(attacked).argmax(1) == wanted).sum())
     return held

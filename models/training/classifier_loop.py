@@ -102,7 +102,8 @@ def train_classifier(
             correct = count_correct(average.network, monitored, normalisation, device)
             record = {"loss": mean_loss, f"{monitored_as}_accuracy": correct / len(monitored)}
             if config.adversarial:
-                record["attacked_accuracy"] = _share_holding(average.network, monitored, normalisation, config, device)
+                held = _share_holding(average.network, monitored, normalisation, config, device)
+                record["attacked_accuracy"] = held
             run.log(update, record)
             run.save(update, _state(network, average, optimizer, generator))
     return average
@@ -148,7 +149,9 @@ def _share_holding(
             logits: Tensor = network(normalisation(x))
         return logits
 
-    return count_holding(classify, images, labels, torch.Generator().manual_seed(0)) / len(images)
+    assert config.adversarial is not None
+    generator = torch.Generator().manual_seed(0)
+    return count_holding(classify, images, labels, config.adversarial.epsilon, generator) / len(images)
 
 
 def one_cycle(position: float, warmup: float) -> float:

@@ -1,0 +1,1 @@
+"""The search for the strongest defence: candidates, each attacked alike, in one table."""

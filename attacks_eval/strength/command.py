@@ -1,0 +1,79 @@
+"""python -m attacks_eval strength: make rows, and the table of all that there are."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from attacks_eval.errors import ResultError
+from attacks_eval.report.write import write_report
+from attacks_eval.strength.candidates import LIST, Candidate, read_candidates
+from attacks_eval.strength.measure import Row, Setting, measure
+from attacks_eval.strength.parts import Parts
+from attacks_eval.strength.table import markdown, plot
+from models.config import validate
+from models.console import console, positive_int
+from models.device import resolve_device
+from models.files import replace_file
+from models.kept import kept_record, require_same
+
+ROW, PLOT = "row.json", "strength.png"
+REPORTS = Path(__file__).parents[1] / "reports"
+MARKS = ("<!-- table -->\n", "<!-- end of table -->\n")
+
+
+def strength(options: argparse.Namespace) -> None:
+    """Measure candidates alike, training what they lack, and draw up the table of all rows that are there."""
+    listed = read_candidates(options.list)
+    setting = validate(Setting, {"images": options.images, "certified": options.certified}, "strength")
+    parts = Parts(listed, options.out / "parts", resolve_device(options.device))
+    for name in options.candidate or [each.name for each in listed.candidates]:
+        candidate, folder = listed.named(name), options.out / "rows" / name
+        if _kept(folder, candidate, setting) is None:
+            made = measure(candidate, parts, setting, folder, options.workers, options.command)
+            write_report(folder)
+            replace_file(folder / ROW, (made.model_dump_json(indent=1) + "\n").encode())
+    rows = [row for each in listed.candidates if (row := _kept(options.out / "rows" / each.name, each, setting))]
+    console.print(markdown(rows), markup=False, soft_wrap=True)
+    plot(rows, options.out / PLOT)
+    if options.publish:
+        publish(rows, REPORTS)
+        console.print(f"{REPORTS / 'STRENGTH.md'}: its table is written anew")
+
+
+def publish(rows: Sequence[Row], reports: Path) -> None:
+    """Put the rows and their plot into `reports/strength`, and the table into `reports/STRENGTH.md`, between its marks.
+
+    Raises:
+        ResultError: the page lacks the marks.
+    """
+    page, folder = reports / "STRENGTH.md", reports / "strength"
+    text = page.read_text()
+    if not all(text.count(mark) == 1 for mark in MARKS):
+        raise ResultError(f"{page}: expected each of {', '.join(map(repr, MARKS))} once")
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        replace_file(folder / f"{row.candidate.name}.json", (row.model_dump_json(indent=1) + "\n").encode())
+    plot(rows, folder / PLOT)
+    replace_file(page, f"{before}{MARKS[0]}{markdown(rows)}\n{MARKS[1]}{after}".encode())
+
+
+def _kept(folder: Path, candidate: Candidate, setting: Setting) -> Row | None:
+    """The finished row in `folder`; raises CheckpointError where it is another candidate's or setting's."""
+    if (row := kept_record(folder / ROW, Row, "a row")) is not None:
+        asked = {"candidate": candidate.model_dump(), "setting": setting.model_dump()}
+        require_same(folder / ROW, {key: row.model_dump()[key] for key in asked}, asked)
+    return row
+
+
+def strength_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `strength` reads."""
+    parser.add_argument("candidate", nargs="*", help="names of the list (default: all of it)")
+    parser.add_argument("--list", type=Path, default=LIST, help="a TOML file (default: attacks_eval/strength's own)")
+    parser.add_argument("--images", type=positive_int, default=64, help="attacked images (default %(default)s)")
+    parser.add_argument("--certified", type=positive_int, default=32, help="certified images (default %(default)s)")
+    parser.add_argument("--workers", type=positive_int, default=1, help="processes of one thread each (default 1)")
+    parser.add_argument("--out", type=Path, default=Path("runs/strength"), help="default %(default)s")
+    parser.add_argument("--publish", action="store_true", help="copy rows and table into attacks_eval/reports")
+    parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")

@@ -1,0 +1,142 @@
+"""One row: a candidate attacked by the same plan, on the same images, as every other."""
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from attacks_eval.added import parse_added
+from attacks_eval.certify import CertifyConfig
+from attacks_eval.defence import Defence
+from attacks_eval.evaluation import Evaluation
+from attacks_eval.evaluator import About, Evaluator
+from attacks_eval.gradients import BPDA, FULL
+from attacks_eval.plans import CertifyPlan, Plan, apgd, pgd, square, transfer_from
+from attacks_eval.shares import Share
+from attacks_eval.strength.candidates import Candidate
+from attacks_eval.strength.parts import Parts
+from attacks_eval.threat_model import Linf
+from models.config import Frozen
+from models.data import DataSection, held_out_set
+from models.files import commit
+from models.streams import Stream
+from models.training.frozen_parts import weights_digest
+
+HELD_OUT = 1000
+"""CIFAR-10's last so many training images, which no part of a candidate but its energy may have learned from."""
+RADII = (0.25, 0.5)
+ANSWERS_TIMED = 5
+
+
+class Setting(Frozen):
+    """How every row is measured: the first `images` of the held-out ones, `certified` of them for certificates.
+
+    `budget` is the L-infinity radius in 1/255 units.
+    """
+
+    images: int = Field(default=64, ge=1, le=HELD_OUT)
+    certified: int = Field(default=32, ge=1)
+    seed: int = 0
+    budget: float = Field(default=8.0, gt=0)
+
+
+class Row(Frozen):
+    """A candidate's line in the table; `held` has the images that hold under each attack, by the attack's title."""
+
+    candidate: Candidate
+    setting: Setting
+    clean: Share
+    bare: Share
+    held: dict[str, Share]
+    worst: Share
+    worst_attack: str
+    certified: dict[str, Share] = {}
+    seconds_an_answer: float
+    parameters: int
+    warnings: tuple[str, ...] = ()
+    image_steps: int
+    seconds: float
+    commit: str
+
+
+def plan_for(candidate: Candidate, setting: Setting) -> Plan:
+    """The attacks of a row. A classifier alone draws no noise: it is asked once a step, and more often."""
+    alone = candidate.chain.num_steps == 0
+    eot, steps = (1, 50) if alone else (8, 20)
+    attacks = [
+        transfer_from("bare", 50),
+        pgd("full-pgd", steps, eot, FULL),
+        apgd("full-apgd", steps, eot, FULL, on="survivors"),
+        square(500 if alone else 200, 1 if alone else 4),
+    ]
+    if not alone:
+        attacks.insert(1, pgd("bpda-pgd", steps, eot, BPDA))
+    certify = None
+    if candidate.sigma:
+        certify = CertifyPlan(images=setting.certified, config=CertifyConfig(sigma=candidate.sigma), radii=RADII)
+    return Plan(name="strength", images=setting.images, attacks=tuple(attacks), check_images=4, certify=certify)
+
+
+def measure(candidate: Candidate, parts: Parts, setting: Setting, folder: Path, workers: int, command: str) -> Row:
+    """Train what is missing, attack, certify; the evaluation in `folder` goes on where it stopped."""
+    purified = parts.defence(candidate)
+    held_out = held_out_set(DataSection(name="cifar10", held_out=HELD_OUT))
+    assert held_out is not None
+    rows = slice(0, setting.images)
+    about = About(
+        bundle_name=candidate.name,
+        weights=f"{weights_digest(purified.energy)} {weights_digest(purified.classifier)}",
+        preset_name="its own",
+        data="cifar10, training images that were held out,",
+        first=50_000 - HELD_OUT,
+        class_names=held_out.class_names,
+        command=command,
+    )
+    defence = Defence.of(purified)
+    defence = defence if candidate.chain.num_steps else defence.bare()
+    evaluation = Evaluator(
+        defence,
+        Linf(setting.budget / 255),
+        plan_for(candidate, setting),
+        folder=folder,
+        resume=(folder / "ledger.jsonl").exists(),
+        seed=setting.seed,
+        added=[parse_added(spec) for spec in candidate.attacks],
+        about=about,
+        workers=workers,
+    ).run(held_out.images[rows] / 255.0, held_out.labels[rows])
+    parameters = sum(each.numel() for each in purified.parameters())
+    return _row(candidate, setting, evaluation, _seconds_an_answer(defence), parameters)
+
+
+def _row(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_answer: float, parameters: int) -> Row:
+    points = found.certification.points if found.certification else []
+    certified = {f"{radius:g}": each.accuracy for radius in RADII for each in points if each.radius == radius}
+    return Row(
+        candidate=candidate,
+        setting=setting,
+        clean=found.clean.mean_logit,
+        bare=found.bare["clean"],
+        held={each.name: each.statistics.mean_logit for each in found.attacks},
+        worst=found.worst_case,
+        worst_attack=found.worst_attack,
+        certified=certified,
+        seconds_an_answer=seconds_an_answer,
+        parameters=parameters,
+        warnings=tuple(each.title for each in found.indicators if each.fired),
+        image_steps=found.image_steps + found.backward_steps,
+        seconds=found.seconds,
+        commit=commit(),
+    )
+
+
+def _seconds_an_answer(defence: Defence) -> float:
+    """The median time of one answer to one image, in this process."""
+    image, taken = torch.full((1, 3, 32, 32), 0.5, device=defence.device), []
+    for number in range(ANSWERS_TIMED):
+        start = time.perf_counter()
+        defence.replicate_logits(image, [Stream(("timed", number))], 0, defence.served_replicates)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)

@@ -1,0 +1,78 @@
+"""A candidate's networks: of a bundle that ships, or trained by their recipes where they are not there yet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from attacks_eval.strength.candidates import Candidate, CandidateList
+from models.bundle import Bundle, load_bundle
+from models.config import validate
+from models.errors import ConfigError
+from models.networks import build_network, load_weights
+from models.pixels import Normalisation
+from models.purifier import PurifiedClassifier
+from models.training.frozen_parts import averaged_energy, frozen
+from models.training.recipe import ClassifierRecipe, EnergyRecipe, load_recipe
+from models.training.run import load_trained
+
+ZOO = Path(__file__).parents[2] / "models" / "zoo"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where a list's parts are trained and found again.
+
+    Args:
+        folder: of runs, one a part.
+    """
+
+    listed: CandidateList
+    folder: Path
+    device: torch.device
+
+    def defence(self, candidate: Candidate) -> PurifiedClassifier:
+        """The candidate, on the device; trains what is missing."""
+        energy = self._energy(candidate.energy)
+        classifier, normalisation = self._classifier(candidate.classifier)
+        defence = PurifiedClassifier(energy, classifier, normalisation, candidate.chain)
+        moved: PurifiedClassifier = defence.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return moved
+
+    def train(self, name: str) -> Path:
+        """A part's checkpoint; a finished run is left as it is, an interrupted one goes on."""
+        # Imported here: it needs the `train` extra, a list of bundles does not.
+        from models.training.program import train_recipe
+
+        part = self.listed.parts[name]
+        for earlier in part.after:
+            self.train(earlier)
+        train_recipe(self._recipe(name), self.folder / name, resume=True, amend=False, device=self.device)
+        return self.folder / name / "checkpoint.pt"
+
+    def _recipe(self, name: str) -> ClassifierRecipe | EnergyRecipe:
+        part = self.listed.parts[name]
+        return load_recipe(part.recipe, [each.replace("{parts}", str(self.folder)) for each in part.overrides])
+
+    def _energy(self, name: str) -> nn.Module:
+        if name not in self.listed.parts:
+            return self._bundle(name).defence.energy
+        return averaged_energy(self.train(name), self.device)
+
+    def _classifier(self, name: str) -> tuple[nn.Module, Normalisation]:
+        if name not in self.listed.parts:
+            shipped = self._bundle(name).defence
+            return shipped.classifier, shipped.normalisation
+        checkpoint = self.train(name)
+        state, table = load_trained(checkpoint, "classifier")
+        recipe = validate(ClassifierRecipe, table, str(checkpoint))
+        network = build_network(recipe.network.name, recipe.network.arguments)
+        load_weights(network, state["average"], str(checkpoint))
+        return frozen(network, self.device), recipe.normalisation
+
+    def _bundle(self, name: str) -> Bundle:
+        if not (ZOO / name).is_dir():
+            known = ", ".join((*self.listed.parts, *sorted(each.name for each in ZOO.iterdir() if each.is_dir())))
+            raise ConfigError(f"{name!r} is neither a part nor a bundle; known: {known}")
+        return load_bundle(ZOO / name, self.device)

@@ -1,0 +1,73 @@
+"""The rows side by side: a table in Markdown and one plot, written from what was measured."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from attacks_eval.shares import Share
+from attacks_eval.strength.measure import RADII, Row
+
+COLUMNS = {
+    "transfer": ("transfer-bare",),
+    "BPDA": ("bpda-pgd",),
+    "true gradient": ("smooth-pgd", "full-pgd"),
+}
+"""Attacks on all images, and the names that they have by what the true gradient of a defence is."""
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """One line a candidate, in the order given; every share with its Wilson 95 % interval."""
+    radii = [f"certified {radius:g}" for radius in RADII]
+    header = ["candidate", "clean", *COLUMNS, "worst case", "broken most by", *radii, "s an answer", "signs"]
+    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    return "\n".join([*lines, "", *(f"- **{row.candidate.name}**: {row.candidate.about}" for row in rows)])
+
+
+def _cells(row: Row) -> list[str]:
+    shares = [next((row.held[name] for name in names if name in row.held), None) for names in COLUMNS.values()]
+    certified = [row.certified.get(f"{radius:g}") for radius in RADII]
+    return [
+        row.candidate.name,
+        _shown(row.clean),
+        *map(_shown, shares),
+        f"**{_shown(row.worst)}**",
+        row.worst_attack,
+        *map(_shown, certified),
+        f"{row.seconds_an_answer:.2f}",
+        "; ".join(row.warnings) or "none",
+    ]
+
+
+def _shown(share: Share | None) -> str:
+    if share is None:
+        return "-"
+    return f"{100 * share.accuracy:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Clean accuracy against the worst case, a cross of intervals a candidate, as PNG."""
+    # The object interface: pyplot keeps global state and wants a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for row in rows:
+        clean, worst = row.clean, row.worst
+        axis.errorbar(
+            100 * clean.accuracy,
+            100 * worst.accuracy,
+            xerr=[[100 * (clean.accuracy - clean.low)], [100 * (clean.high - clean.accuracy)]],
+            yerr=[[100 * (worst.accuracy - worst.low)], [100 * (worst.high - worst.accuracy)]],
+            fmt="s" if row.candidate.chain.num_steps == 0 else "o",
+            alpha=0.8,
+            linewidth=0.6,
+            label=row.candidate.name,
+        )
+    axis.set_xlabel("right when clean (%)")
+    axis.set_ylabel("right under every attack of the plan (%)")
+    axis.set_xlim(0, 100)
+    axis.set_ylim(0, 100)
+    axis.legend(fontsize="x-small", ncols=2, title="circles: purified; squares: the classifier alone")
+    figure.savefig(path, dpi=130)
