@@ -9,7 +9,7 @@ One section tells all the usual methods apart:
 | PGD (Madry et al. 2018)                    | 8     | 2    | 10    | true        |               |
 | TRADES (Zhang et al. 2019)                 | 0.26  | 2    | 10    | true        | 6             |
 
-The attack is on the classifier alone, also where a purifier will stand before it.
+Where a purifier stands before the classifier in learning, the attack sees it.
 """
 
 from collections.abc import Callable, Iterator
@@ -57,6 +57,7 @@ def adversarial_loss(
     """What is minimised for images [B, C, H, W] in [-1, 1] and their labels [B].
 
     Args:
+        classify: to logits [B, K] in float32.
         parameters: of the classifier; left out of the attack's backward passes.
         generator: on the CPU.
     """
@@ -64,22 +65,22 @@ def adversarial_loss(
     if config.trades_weight is None:
 
         def hurt(attacked: Tensor) -> Tensor:
-            return functional.cross_entropy(classify(attacked).float(), labels, reduction="sum")
+            return functional.cross_entropy(classify(attacked), labels, reduction="sum")
 
         with frozen(parameters):
             attacked = attack(hurt, images, start, config)
-        return functional.cross_entropy(classify(attacked).float(), labels, label_smoothing=label_smoothing)
+        return functional.cross_entropy(classify(attacked), labels, label_smoothing=label_smoothing)
 
     with frozen(parameters):
         with torch.no_grad():
-            wanted = classify(images).float().softmax(1)
+            wanted = classify(images).softmax(1)
 
         def diverge(attacked: Tensor) -> Tensor:
-            return functional.kl_div(classify(attacked).float().log_softmax(1), wanted, reduction="sum")
+            return functional.kl_div(classify(attacked).log_softmax(1), wanted, reduction="sum")
 
         attacked = attack(diverge, images, start, config)
-    clean = classify(images).float()
-    divergence = functional.kl_div(classify(attacked).float().log_softmax(1), clean.softmax(1), reduction="batchmean")
+    clean = classify(images)
+    divergence = functional.kl_div(classify(attacked).log_softmax(1), clean.softmax(1), reduction="batchmean")
     learned = functional.cross_entropy(clean, labels, label_smoothing=label_smoothing)
     return learned + config.trades_weight * divergence
 
@@ -131,7 +132,7 @@ def count_holding(
     for batch, wanted in zip(images.split(batch_size), labels.split(batch_size), strict=True):
 
         def hurt(attacked: Tensor, wanted: Tensor = wanted) -> Tensor:
-            return functional.cross_entropy(classify(attacked).float(), wanted, reduction="sum")
+            return functional.cross_entropy(classify(attacked), wanted, reduction="sum")
 
         attacked = attack(hurt, batch, watching.uniform(batch, generator), watching)
         with torch.no_grad():

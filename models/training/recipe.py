@@ -36,6 +36,8 @@ class ClassifierRecipe(Frozen):
     seed: int = 0
     data: DataSection
     network: NetworkSection
+    weights: Path | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A run's checkpoint.pt, whose averaged weights are the first ones here."""
     normalisation: Normalisation
     training: ClassifierTraining
 

@@ -7,14 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.bundle import load_bundle
 from models.data import DataSection, held_out_set, load_dataset, open_training_set
 from models.errors import ConfigError, DataError
+from models.langevin import run_langevin
 from models.networks import build_network, load_weights
+from models.noise import SeededNoise
 from models.pixels import LEVEL_WIDTH, from_uint8
 from models.training.adversarial import Adversarial, adversarial_loss, attack, count_holding
+from models.training.classifier_objective import Purifying, StraightThrough
 from models.training.program import train_recipe
 from models.training.recipe import ClassifierRecipe, load_recipe
-from models.training.run import load_trained, read_metrics
+from models.training.run import load_checkpoint, load_trained, read_metrics
+from tests.conftest import ZOO
 
 PGD = Adversarial(epsilon=8, start=8, step=2, steps=10, stay_inside=True)
 N_FGSM = Adversarial(epsilon=8, start=16, step=8)
@@ -109,6 +114,43 @@ def test_a_classifier_that_learned_from_attacks_holds_against_them(tmp_path: Pat
     (last,) = read_metrics(tmp_path / "robust")[-1:]
     assert last["held_out_accuracy"] > 0.9
     assert "test_accuracy" not in last
+
+
+def test_a_purifier_in_learning_is_seen_by_the_attack_as_bpda_sees_it() -> None:
+    config = Purifying(bundle=ZOO / "digits-midrun", num_steps=5, step_size=0.01, temperature=1e-3)
+    images = from_uint8(load_dataset("digits", "test").images[:16]).requires_grad_(True)
+    purifier = StraightThrough(config, _again(), torch.device("cpu"))
+    purified = purifier(images)
+    energy = load_bundle(ZOO / "digits-midrun", torch.device("cpu")).defence.energy
+    expected = run_langevin(energy, images.detach(), config, randn_like=SeededNoise(_again()))[0]
+    torch.testing.assert_close(purified, expected)
+    weights = torch.randn(images.shape, generator=_again())
+    (gradient,) = torch.autograd.grad((weights * purified).sum(), images)
+    torch.testing.assert_close(gradient, weights)
+
+
+def test_learning_behind_a_purifier_goes_on_from_another_run_and_resumes(tmp_path: Path) -> None:
+    first = load_recipe("digits_classifier", [*DIGITS, "training.epochs=1"])
+    train_recipe(first, tmp_path / "first", False, False, torch.device("cpu"))
+    chain = f"bundle = '{ZOO / 'digits-midrun'}', num_steps = 3, step_size = 0.01, temperature = 1e-3"
+    further = [
+        *DIGITS,
+        "training.learning_rate=1e-9",
+        "training.average_decay=0.0",
+        f"training.purifier={{ {chain} }}",
+        f"weights='{tmp_path / 'first' / 'checkpoint.pt'}'",
+    ]
+    losses = {}
+    for name, runs in {"whole": (2,), "parts": (1, 2)}.items():
+        for epochs in runs:
+            recipe = load_recipe("digits_classifier", [*further, f"training.epochs={epochs}"])
+            train_recipe(recipe, tmp_path / name, True, True, torch.device("cpu"))
+        losses[name] = [line["loss"] for line in read_metrics(tmp_path / name)]
+    assert losses["whole"][1] == losses["parts"][1]
+    # With next to no learning rate it is still what it began from.
+    (began,) = (load_checkpoint(tmp_path / "first" / "checkpoint.pt")["average"],)
+    ended = load_checkpoint(tmp_path / "whole" / "checkpoint.pt")["average"]
+    torch.testing.assert_close(ended["head.weight"], began["head.weight"])
 
 
 def _held_at_32(run: Path) -> float:
