@@ -24,7 +24,8 @@ class Candidate(Frozen):
 
     Args:
         about: one sentence on what is tried.
-        energy, classifier: a bundle of `models/zoo`, whose part of that kind is taken, or one of the list's `parts`.
+        energy, classifier: a bundle of `models/zoo`, whose part of that kind is taken, or one of the list's `parts`;
+            the energy `own` is the one within the classifier (`models.networks.joint_energy`).
         chain: the preset; 0 steps is the classifier alone.
         sigma: of the Gaussian noise under which it is certified, in [0, 1] pixel units; None is not certified.
         attacks: further attacks, meant for this candidate, as `attacks_eval run --attack` reads them.

@@ -11,12 +11,15 @@ from models.bundle import Bundle, load_bundle
 from models.config import validate
 from models.errors import ConfigError
 from models.networks import build_network, load_weights
+from models.networks.joint_energy import JointEnergy
 from models.pixels import Normalisation
 from models.purifier import PurifiedClassifier
 from models.training.frozen_parts import averaged_energy, frozen
 from models.training.recipe import ClassifierRecipe, EnergyRecipe, load_recipe
 from models.training.run import load_trained
 
+OWN = "own"
+"""Instead of an energy's name: the one within the classifier."""
 ZOO = Path(__file__).parents[2] / "models" / "zoo"
 
 
@@ -34,8 +37,9 @@ class Parts:
 
     def defence(self, candidate: Candidate) -> PurifiedClassifier:
         """The candidate, on the device; trains what is missing."""
-        energy = self._energy(candidate.energy)
         classifier, normalisation = self._classifier(candidate.classifier)
+        own = candidate.energy == OWN
+        energy = JointEnergy(classifier, normalisation) if own else self._energy(candidate.energy)
         defence = PurifiedClassifier(energy, classifier, normalisation, candidate.chain)
         moved: PurifiedClassifier = defence.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return moved

@@ -118,6 +118,6 @@ def test_the_list_that_ships_names_parts_and_bundles_that_there_are() -> None:
     listed = read_candidates()
     zoo = {path.name for path in (Path(__file__).parents[2] / "models" / "zoo").iterdir()}
     for each in listed.candidates:
-        assert {each.energy, each.classifier} <= zoo | listed.parts.keys()
+        assert {each.energy, each.classifier} <= zoo | listed.parts.keys() | {"own"}
     with pytest.raises(ConfigError, match="unknown candidate 'x'; known: natural"):
         listed.named("x")
