@@ -8,15 +8,12 @@ from torch import nn
 
 from attacks_eval.strength.candidates import Candidate, CandidateList
 from models.bundle import Bundle, load_bundle
-from models.config import validate
 from models.errors import ConfigError
-from models.networks import build_network, load_weights
 from models.networks.joint_energy import JointEnergy
 from models.pixels import Normalisation
 from models.purifier import PurifiedClassifier
-from models.training.frozen_parts import averaged_energy, frozen
+from models.training.frozen_parts import averaged_energy, trained_classifier
 from models.training.recipe import ClassifierRecipe, EnergyRecipe, load_recipe
-from models.training.run import load_trained
 
 OWN = "own"
 """Instead of an energy's name: the one within the classifier."""
@@ -65,15 +62,10 @@ class Parts:
         return averaged_energy(self.train(name), self.device)
 
     def _classifier(self, name: str) -> tuple[nn.Module, Normalisation]:
-        if name not in self.listed.parts:
-            shipped = self._bundle(name).defence
-            return shipped.classifier, shipped.normalisation
-        checkpoint = self.train(name)
-        state, table = load_trained(checkpoint, "classifier")
-        recipe = validate(ClassifierRecipe, table, str(checkpoint))
-        network = build_network(recipe.network.name, recipe.network.arguments)
-        load_weights(network, state["average"], str(checkpoint))
-        return frozen(network, self.device), recipe.normalisation
+        if name in self.listed.parts:
+            return trained_classifier(self.train(name), self.device)
+        shipped = self._bundle(name).defence
+        return shipped.classifier, shipped.normalisation
 
     def _bundle(self, name: str) -> Bundle:
         if not (ZOO / name).is_dir():

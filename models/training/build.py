@@ -9,15 +9,16 @@ from torch import nn
 from models.banks import PersistentBank, Source
 from models.data import TrainingSet
 from models.errors import CheckpointError
-from models.networks import build_network, load_weights
+from models.networks import build_network
 from models.networks.conditioning import classes_of
 from models.precision import DTYPES
+from models.training.attacked_starts import AttackedSource
 from models.training.average import WeightAverage
 from models.training.batches import DataStreams, Purpose
 from models.training.burn_in import BurnInChains
 from models.training.distributed import World
 from models.training.energy_state import EnergyTraining
-from models.training.frozen_parts import Resized, frozen, load_prior, starting_generator, weights_digest
+from models.training.frozen_parts import Resized, begin_from, frozen, load_prior, starting_generator, weights_digest
 from models.training.generator_learning import GeneratorLearning
 from models.training.initialisers import (
     FreshChains,
@@ -29,7 +30,6 @@ from models.training.initialisers import (
     turned_source,
 )
 from models.training.recipe import EnergyRecipe
-from models.training.run import load_trained
 from models.training.schedules import changes
 from models.training.sections import FromData, FromFrozenGenerator, FromGenerator, FromNoise, LongRun, Restarting
 
@@ -48,7 +48,7 @@ def build_parts(
 ) -> EnergyParts:
     """Everything but the chains, as it is before the first update; `network` is the energy."""
     if recipe.weights is not None:
-        load_weights(network, load_trained(recipe.weights, "energy")[0]["average"], str(recipe.weights))
+        begin_from(network, recipe.weights, "energy")
     # Channels-last convolutions are 1.2 to 1.4 times faster here, on CPU and on tensor cores.
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = EnergyTraining(
@@ -121,6 +121,8 @@ def _source(recipe: EnergyRecipe, parts: EnergyParts, purpose: Purpose) -> Sourc
         source = training.data.starts(purpose, recipe.learning.batch_size, training.device)
         if recipe.initialiser.turned:
             source = turned_source(source, generator)
+        if recipe.initialiser.attacked is not None:
+            source = AttackedSource(source, recipe.initialiser.attacked, generator)
     else:
         assert parts.starter is not None
         source = generator_source(parts.starter, generator)

@@ -1,8 +1,8 @@
-"""Networks that learned before and stand still now: the prior energy of long-run learning, and frozen generators."""
+"""Networks that learned before: to stand still beside one that learns, or to be where it begins."""
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -10,9 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.bundle import load_bundle
 from models.errors import CheckpointError, ConfigError
 from models.networks import build_network, load_weights
 from models.networks.conversion import load_generator
+from models.pixels import Normalisation
 from models.training.run import State, load_trained
 from models.training.sections import Prior
 
@@ -43,6 +45,33 @@ def averaged_energy(checkpoint: Path, device: torch.device) -> nn.Module:
     """The averaged network of an energy's run, frozen; raises CheckpointError for another file."""
     state, recipe = load_trained(checkpoint, "energy")
     return frozen(_averaged(state, recipe, checkpoint), device)
+
+
+def trained_classifier(path: Path, device: torch.device) -> tuple[nn.Module, Normalisation]:
+    """The classifier of a bundle's folder, or the averaged one of a run's checkpoint.pt, frozen, and what it reads.
+
+    Raises:
+        CheckpointError, BundleError: `path` is neither, or damaged.
+    """
+    if path.is_dir():
+        shipped = load_bundle(path, device).defence
+        return shipped.classifier, shipped.normalisation
+    state, recipe = load_trained(path, "classifier")
+    return frozen(_averaged(state, recipe, path), device), Normalisation(**recipe["normalisation"])
+
+
+def begin_from(network: nn.Module, path: Path, kind: Literal["energy", "classifier"]) -> None:
+    """Load what a bundle's folder or a run's checkpoint.pt has for a network of that kind; averaged weights of a run.
+
+    Raises:
+        CheckpointError, BundleError: `path` is neither, or damaged.
+        NetworkError: the weights are another architecture's.
+    """
+    if path.is_dir():
+        part: nn.Module = getattr(load_bundle(path, torch.device("cpu")).defence, kind)
+        load_weights(network, part.state_dict(), str(path))
+    else:
+        load_weights(network, load_trained(path, kind)[0]["average"], str(path))
 
 
 def starting_generator(path: Path) -> nn.Module:

@@ -10,14 +10,15 @@ from models.console import console
 from models.data import ImageDataset, TrainingSet, held_out_set, load_dataset, open_training_set
 from models.errors import ConfigError, NetworkError
 from models.files import sole_writer
-from models.networks import build_network, load_weights
+from models.networks import build_network
 from models.networks.conditioning import classes_of
 from models.training.build import EnergyParts, build_parts
 from models.training.classifier_loop import train_classifier
 from models.training.distributed import World, joined_world
 from models.training.energy_loop import train_energy
+from models.training.frozen_parts import begin_from
 from models.training.recipe import ClassifierRecipe, EnergyRecipe
-from models.training.run import TrainingRun, load_trained
+from models.training.run import TrainingRun
 from models.training.sections import FromData, FromNoise
 
 
@@ -65,7 +66,7 @@ def _train_classifier(
     )
     name = "held_out" if recipe.data.held_out else "test"
     if recipe.weights is not None:
-        load_weights(network, load_trained(recipe.weights, "classifier")[0]["average"], str(recipe.weights))
+        begin_from(network, recipe.weights, "classifier")
     train_classifier(network, train, monitored, recipe.normalisation, recipe.training, run, recipe.seed, device, name)
 
 

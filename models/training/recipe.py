@@ -37,7 +37,7 @@ class ClassifierRecipe(Frozen):
     data: DataSection
     network: NetworkSection
     weights: Path | None = Field(default=None, exclude_if=lambda value: value is None)
-    """A run's checkpoint.pt, whose averaged weights are the first ones here."""
+    """A run's checkpoint.pt, whose averaged weights are the first ones here, or a bundle's folder."""
     normalisation: Normalisation
     training: ClassifierTraining
 
@@ -57,7 +57,7 @@ class EnergyRecipe(Frozen):
     network: NetworkSection
     # Left out of what is written where there are none: runs from before still compare as equal.
     weights: Path | None = Field(default=None, exclude_if=lambda value: value is None)
-    """A run's checkpoint.pt, whose averaged weights are the first ones here."""
+    """A run's checkpoint.pt, whose averaged weights are the first ones here, or a bundle's folder."""
     sampler: LangevinConfig
     warm_start: WarmStart = WarmStart(updates=0)
     initialiser: Initial = FromData()

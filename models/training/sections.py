@@ -31,15 +31,29 @@ class FromNoise(Frozen):
     kind: Literal["noise"] = "noise"
 
 
+class Attacked(Frozen):
+    """PGD on a classifier: each image within a budget drawn up to `epsilon`, in levels of 1/255.
+
+    Args:
+        classifier: a classifier run's checkpoint.pt, or a bundle's folder.
+    """
+
+    classifier: Path
+    epsilon: float = Field(default=8.0, gt=0)
+    steps: int = Field(default=5, ge=1)
+
+
 class FromData(Frozen):
     """Chains start from images of the dataset; those of a conditional energy with labels drawn apart from them.
 
     Args:
         turned: each in one of the eight attitudes of a square, at random: strokes as the data's in shapes that are not.
+        attacked: each attacked first.
     """
 
     kind: Literal["data"] = "data"
     turned: bool = Field(default=False, exclude_if=lambda value: not value)  # runs from before it still resume
+    attacked: Attacked | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class FromGenerator(Frozen):
