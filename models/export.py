@@ -71,7 +71,7 @@ def read_presets(path: Path) -> Presets:
 
 def export_bundle(
     folder: Path,
-    energy_checkpoint: Path,
+    energy: Path,
     classifier: Path,
     classifier_description: Path | None = None,
     presets: Presets | None = None,
@@ -81,15 +81,13 @@ def export_bundle(
     Measurements and calibrations of a bundle that is replaced by an equal one (of the same digest) are kept.
 
     Args:
+        energy: an energy run's checkpoint.pt, or the folder of a bundle that was trained here, whose energy is taken.
         classifier: a classifier run's checkpoint.pt, or an .onnx file with `classifier_description` beside it.
     """
-    state, recipe = load_trained(energy_checkpoint, "energy")
-    if recipe.get("prior"):
-        raise CheckpointError(f"{energy_checkpoint} is f beside a prior; a bundle holds an energy that stands alone")
-    if classes_of(build_network(recipe["network"]["name"], recipe["network"]["arguments"])):
-        raise CheckpointError(f"{energy_checkpoint} is an energy of images with labels; a bundle's reads images alone")
+    weights, record = _energy(energy)
+    recipe = record.recipe
     data, regime = DataSection(**recipe["data"]), EnergyRecipe(**recipe).regime.capitalize()
-    files = {ENERGY_WEIGHTS: save_safetensors(_contiguous(state["average"]))}
+    files = {ENERGY_WEIGHTS: weights}
     classifier_record = None
     if classifier.suffix == ".onnx":
         described = _describe(classifier_description)
@@ -115,13 +113,28 @@ def export_bundle(
         training=TrainingRecord(
             commit=commit(),
             torch=torch.__version__,
-            energy=provenance(state, energy_checkpoint),
+            energy=record,
             classifier=classifier_record,
         ),
     )
     manifest = _keep_measurements(manifest, folder)
     _put_in_place(folder, manifest, files)
     return manifest
+
+
+def _energy(path: Path) -> tuple[bytes, PartRecord]:
+    """Weights and history of an energy that can stand alone in a bundle; raises CheckpointError for another."""
+    if path.is_dir():
+        manifest = load_bundle(path, torch.device("cpu")).manifest
+        if manifest.training is None:
+            raise CheckpointError(f"{path} does not say how its energy was trained; give its run's checkpoint.pt")
+        return (path / ENERGY_WEIGHTS).read_bytes(), manifest.training.energy
+    state, recipe = load_trained(path, "energy")
+    if recipe.get("prior"):
+        raise CheckpointError(f"{path} is f beside a prior; a bundle holds an energy that stands alone")
+    if classes_of(build_network(recipe["network"]["name"], recipe["network"]["arguments"])):
+        raise CheckpointError(f"{path} is an energy of images with labels; a bundle's reads images alone")
+    return save_safetensors(_contiguous(state["average"])), provenance(state, path)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

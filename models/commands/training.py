@@ -36,10 +36,10 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Make a bundle from a checkpoint and a classifier."""
+    """Make a bundle from an energy and a classifier."""
     manifest = export_bundle(
         options.out,
-        options.checkpoint,
+        options.energy,
         options.classifier,
         options.classifier_config,
         read_presets(options.presets) if options.presets else None,
@@ -49,7 +49,7 @@ def export(options: argparse.Namespace) -> None:
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
     """What `export` reads."""
-    parser.add_argument("checkpoint", type=Path, help="an energy run's checkpoint.pt")
+    parser.add_argument("energy", type=Path, help="an energy run's checkpoint.pt, or a bundle, whose energy is taken")
     parser.add_argument(
         "--classifier", type=Path, required=True, help="a classifier run's checkpoint.pt, or an .onnx file"
     )

@@ -166,6 +166,23 @@ def test_a_classifier_brought_as_onnx_is_served_with_its_own_size_and_labels(
     assert torch.allclose(bundle.defence.classify(images), expected, atol=1e-3)
 
 
+def test_a_bundles_energy_goes_before_another_classifier(tmp_path: Path, digits_bundle: Bundle) -> None:
+    small = ["network.arguments.stem=8", "network.arguments.widths=[8]", "training.epochs=1"]
+    settings = [f"--set={each}" for each in small]
+    assert main(["train", "digits_classifier", *settings, f"--out={tmp_path / 'run'}", "--device=cpu"]) == 0
+    made = tmp_path / "other"
+    classifier = f"--classifier={tmp_path / 'run' / 'checkpoint.pt'}"
+    assert main(["export", str(digits_bundle.folder), classifier, f"--out={made}"]) == 0
+    other = load_bundle(made, torch.device("cpu"))
+    energies = [each.manifest.files["energy.safetensors"] for each in (other, digits_bundle)]
+    assert energies[0] == energies[1]
+    assert other.manifest.training is not None
+    assert digits_bundle.manifest.training is not None
+    assert other.manifest.training.energy == digits_bundle.manifest.training.energy
+    assert other.manifest.training.classifier != digits_bundle.manifest.training.classifier
+    assert other.digest != digits_bundle.digest
+
+
 def test_default_bundle_is_as_accurate_as_its_card_says(cifar10_bundle: Bundle, cifar10_test: ImageDataset) -> None:
     images = from_uint8(cifar10_test.images)
     with torch.no_grad():
