@@ -21,10 +21,17 @@ ANY_OF = 10
 
 
 class JudgeConfig(Frozen):
-    """Numbers of replicates after which to look, and the error allowed over all looks together."""
+    """Numbers of replicates after which to look, and the error allowed over all looks together.
+
+    Args:
+        refuse_below: the defence gives no answer where its largest mean logit is less than this above the next; an
+            attacker must then force an answer that is wrong. 0 always answers.
+    """
 
     stages: tuple[int, ...] = (10, 32, 128)
     error: float = Field(default=0.05, gt=0, lt=0.5)
+    # Left out of what is written where it is 0: evaluations from before it still resume.
+    refuse_below: float = Field(default=0.0, ge=0, exclude_if=lambda value: not value)
 
     @field_validator("stages")
     @classmethod
@@ -41,12 +48,13 @@ class Verdict(Frozen):
         draws, correct: replicates drawn, and how many of them were right alone.
         label: the label of the mean logits of all draws.
         margin: true logit minus the best other one, of the mean logits.
-        right: whether the mean logits are right: the verdict that counts.
+        right: whether the mean logits are right, or refused to answer: the verdict that counts.
         decided: whether the interval of the share of correct replicates lies on that side of 1/2.
         vote: whether the most votes of single replicates are for the true label.
         single: share of right answers among the first stage's replicates, which alone are free of the stopping rule.
         served: share of right answers among the first stage's groups of as many replicates as the service averages.
         ten: whether each of the first ten replicates is right alone (an attacker may try again).
+        refused: whether the defence gave no answer.
     """
 
     draws: int
@@ -59,6 +67,7 @@ class Verdict(Frozen):
     single: float
     served: float
     ten: bool
+    refused: bool = Field(default=False, exclude_if=lambda value: not value)
 
     @property
     def broken(self) -> bool:
@@ -81,7 +90,7 @@ def judge(
         logits = defence.replicate_logits(images[open_rows], chosen, previous, stage - previous)
         for position, row in enumerate(open_rows):
             drawn[row] = torch.cat([drawn[row].to(logits), logits[:, position]])
-            verdicts[row] = _verdict(drawn[row], int(labels[row]), defence, config.error / len(stages), stages[0])
+            verdicts[row] = _verdict(drawn[row], int(labels[row]), defence, config, stages)
         open_rows = [row for row in open_rows if not verdicts[row].decided]
     return [verdicts[row] for row in range(len(images))]
 
@@ -93,13 +102,16 @@ def _stages(defence: Defence, config: JudgeConfig) -> tuple[int, ...]:
     return tuple(sorted({max(stage, defence.served_replicates) for stage in config.stages}))
 
 
-def _verdict(logits: Tensor, label: int, defence: Defence, alpha: float, first: int) -> Verdict:
-    """The verdict on replicate logits [R, K], of which the first stage drew `first`."""
+def _verdict(logits: Tensor, label: int, defence: Defence, config: JudgeConfig, stages: Sequence[int]) -> Verdict:
+    """The verdict on replicate logits [R, K]."""
+    first, alpha = stages[0], config.error / len(stages)
     answers = logits.argmax(1)
     draws, correct = len(logits), int((answers == label).sum())
     mean = logits.mean(0, keepdim=True)
     margin = float(margins(mean, torch.tensor([label], device=mean.device)))
     right = int(mean.argmax()) == label
+    best, second = mean.topk(2).values[0].tolist()
+    refused = best - second < config.refuse_below
     low, high = clopper_pearson(correct, draws, alpha)
     size = defence.served_replicates
     groups = logits[: first // size * size].unflatten(0, (-1, size)).mean(1).argmax(1)
@@ -108,7 +120,8 @@ def _verdict(logits: Tensor, label: int, defence: Defence, alpha: float, first: 
         correct=correct,
         label=int(mean.argmax()),
         margin=round(margin, 4),
-        right=right,
+        right=right or refused,
+        refused=refused,
         decided=defence.deterministic or (low > 0.5 if right else high < 0.5),
         vote=int(answers.bincount().argmax()) == label,
         single=float((answers[:first] == label).float().mean()),

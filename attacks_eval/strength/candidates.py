@@ -28,6 +28,7 @@ class Candidate(Frozen):
             the energy `own` is the one within the classifier (`models.networks.joint_energy`).
         chain: the preset; 0 steps is the classifier alone.
         sigma: of the Gaussian noise under which it is certified, in [0, 1] pixel units; None is not certified.
+        refuse_below: it may refuse to answer, see `attacks_eval.judge.JudgeConfig`.
         attacks: further attacks, meant for this candidate, as `attacks_eval run --attack` reads them.
     """
 
@@ -37,6 +38,7 @@ class Candidate(Frozen):
     classifier: str
     chain: Preset
     sigma: float | None = Field(default=None, gt=0)
+    refuse_below: float = Field(default=0.0, ge=0)
     attacks: tuple[str, ...] = ()
 
 

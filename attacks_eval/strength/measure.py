@@ -13,8 +13,9 @@ from attacks_eval.defence import Defence
 from attacks_eval.evaluation import Evaluation
 from attacks_eval.evaluator import About, Evaluator
 from attacks_eval.gradients import BPDA, FULL
+from attacks_eval.judge import JudgeConfig, Verdict
 from attacks_eval.plans import CertifyPlan, Plan, apgd, pgd, square, transfer_from
-from attacks_eval.shares import Share
+from attacks_eval.shares import Share, share
 from attacks_eval.strength.candidates import Candidate
 from attacks_eval.strength.parts import Parts
 from attacks_eval.threat_model import Linf
@@ -43,11 +44,20 @@ class Setting(Frozen):
 
 
 class Row(Frozen):
-    """A candidate's line in the table; `held` has the images that hold under each attack, by the attack's title."""
+    """A candidate's line in the table.
+
+    Args:
+        clean: right when not attacked, of all images: what is refused is not right.
+        answered: clean images that are answered at all; None where nothing is refused.
+        held: by attack, images of which it could not make the defence say something wrong.
+        worst_answered: of the strongest images against each, those that are answered; None where nothing is refused.
+    """
 
     candidate: Candidate
     setting: Setting
     clean: Share
+    answered: Share | None = None
+    worst_answered: Share | None = None
     bare: Share
     held: dict[str, Share]
     worst: Share
@@ -76,7 +86,14 @@ def plan_for(candidate: Candidate, setting: Setting) -> Plan:
     certify = None
     if candidate.sigma:
         certify = CertifyPlan(images=setting.certified, config=CertifyConfig(sigma=candidate.sigma), radii=RADII)
-    return Plan(name="strength", images=setting.images, attacks=tuple(attacks), check_images=4, certify=certify)
+    return Plan(
+        name="strength",
+        images=setting.images,
+        attacks=tuple(attacks),
+        judge=JudgeConfig(refuse_below=candidate.refuse_below),
+        check_images=4,
+        certify=certify,
+    )
 
 
 def measure(candidate: Candidate, parts: Parts, setting: Setting, folder: Path, workers: int, command: str) -> Row:
@@ -114,10 +131,14 @@ def measure(candidate: Candidate, parts: Parts, setting: Setting, folder: Path, 
 def _row(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_answer: float, parameters: int) -> Row:
     points = found.certification.points if found.certification else []
     certified = {f"{radius:g}": each.accuracy for radius in RADII for each in points if each.radius == radius}
+    clean, worst = ([verdict for verdict in verdicts if verdict] for verdicts in _verdicts(found))
+    refusing = candidate.refuse_below > 0
     return Row(
         candidate=candidate,
         setting=setting,
-        clean=found.clean.mean_logit,
+        clean=share(sum(each.right and not each.refused for each in clean), found.images),
+        answered=share(sum(not each.refused for each in clean), found.images) if refusing else None,
+        worst_answered=share(sum(not each.refused for each in worst), found.images) if refusing else None,
         bare=found.bare["clean"],
         held={each.name: each.statistics.mean_logit for each in found.attacks},
         worst=found.worst_case,
@@ -130,6 +151,11 @@ def _row(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_a
         seconds=found.seconds,
         commit=commit(),
     )
+
+
+def _verdicts(found: Evaluation) -> tuple[list[Verdict | None], list[Verdict | None]]:
+    """Of each clean image, and of the worst one made of it; None where it was wrong when clean."""
+    return [each.clean for each in found.image_results], [each.worst for each in found.image_results]
 
 
 def _seconds_an_answer(defence: Defence) -> float:

@@ -28,14 +28,18 @@ def _cells(row: Row) -> list[str]:
     certified = [row.certified.get(f"{radius:g}") for radius in RADII]
     return [
         row.candidate.name,
-        _shown(row.clean),
+        _shown(row.clean) + _refusing(row.answered),
         *map(_shown, shares),
-        f"**{_shown(row.worst)}**",
+        f"**{_shown(row.worst)}**" + _refusing(row.worst_answered),
         row.worst_attack,
         *map(_shown, certified),
         f"{row.seconds_an_answer:.2f}",
         "; ".join(row.warnings) or "none",
     ]
+
+
+def _refusing(answered: Share | None) -> str:
+    return "" if answered is None else f"; {100 * answered.accuracy:.0f} answered"
 
 
 def _shown(share: Share | None) -> str:

@@ -64,6 +64,22 @@ def test_a_deterministic_defence_needs_one_draw() -> None:
     assert verdict.margin == pytest.approx(float(linear(2 * image[None] - 1)[0, 1]), abs=1e-3)
 
 
+def test_a_defence_that_may_refuse_is_only_beaten_by_an_answer_that_is_wrong() -> None:
+    """The gap of a linear score's two logits is its size; below the limit nothing is answered, right or wrong."""
+    defence = plain(lambda x: x)
+    defence.frozen = True
+    images = torch.stack([image_with_margin(m) for m in (1.0, 0.2, -0.2, -1.0)])
+    gaps = linear(2 * images - 1)[:, 1].abs()
+    config = JudgeConfig(refuse_below=float(gaps.mean()))
+    verdicts = judge(defence, images, torch.ones(4, dtype=torch.long), streams(4), config)
+    assert [(v.right, v.refused) for v in verdicts] == [(True, False), (True, True), (True, True), (False, False)]
+    always = judge(defence, images, torch.ones(4, dtype=torch.long), streams(4), CONFIG)
+    assert [(v.right, v.refused) for v in always] == [(True, False), (True, False), (False, False), (False, False)]
+    # A ledger from before there was refusing reads and writes as it did.
+    assert "refused" not in always[0].model_dump()
+    assert "refuse_below" not in CONFIG.model_dump()
+
+
 def test_vote_and_mean_logit_can_differ() -> None:
     """One draw in eight is wrong by a wide margin: the vote is right, the mean logits are not."""
 
