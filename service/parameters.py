@@ -124,7 +124,7 @@ def check_default_preset(manifest: Manifest, settings: Settings) -> None:
 
 def _check_seed(seed: int | None, caller: Caller) -> None:
     if seed is not None and "admin" not in caller.scopes:
-        raise AccessError("seed needs the scope admin: a fixed seed makes the defence deterministic")
+        raise AccessError("seed: needs the scope admin, as a fixed seed makes the defence deterministic")
 
 
 def _resolve_preset(options: PurifyOptions, manifest: Manifest, settings: Settings) -> tuple[str, Preset]:

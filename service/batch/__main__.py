@@ -13,7 +13,7 @@ from models.console import console, error_console, positive_int, progress_bar, r
 from models.device import resolve_device
 from models.errors import ConfigError
 from models.files import sole_writer
-from service.answer_arguments import CLASSIFYING, add_classify_arguments, given_options
+from service.answer_arguments import CLASSIFYING, add_classify_arguments, given_options, seed
 from service.batch.answering import SLOTS
 from service.batch.cluster import process_on_cluster
 from service.batch.outputs import require_pyarrow
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kind", choices=get_args(Kind), help="what SOURCE holds (default: what its first file is)")
     parser.add_argument("--column", help="of parquet files: the images' (default: the only one that can be)")
     parser.add_argument("--part-size", type=positive_int, default=1024, help="images a part file (default %(default)s)")
-    parser.add_argument("--seed", type=int, help="of the noise (default: one that nobody can know, kept in DEST)")
+    parser.add_argument("--seed", type=seed, help="of the noise (default: one that nobody can know, kept in DEST)")
     parser.add_argument("--max-pixels", type=positive_int, default=Settings().max_pixels, help="default %(default)s")
     parser.add_argument("--device", help="auto (the default), cpu, cuda, cuda:N; with --ray cpu (the default) or cuda")
     parser.add_argument("--slots", type=positive_int, help=f"chains a core, or a GPU, moves together (default {SLOTS})")

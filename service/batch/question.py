@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.bundle import Runtime
-from models.config import Frozen, validate
+from models.config import Frozen
 from models.errors import CheckpointError, ConfigError
 from models.files import replace_file
 from models.kept import require_same
 from models.manifest import Manifest
+from service.answer_arguments import MOST_SEED, parse_options, with_flags
 from service.auth import Caller
 from service.errors import RequestError
 from service.keys import SCOPES
@@ -25,7 +26,6 @@ Format = Literal["jsonl", "parquet", "png"]
 FORMATS: dict[Task, tuple[Format, ...]] = {"classify": ("jsonl", "parquet"), "purify": ("png", "parquet")}
 """What each task can be written as; the first is the default."""
 QUESTION = "question.json"
-MOST_SEED = 2**63
 
 
 class Question(Frozen):
@@ -66,10 +66,10 @@ def plan_task(task: Task, options: Mapping[str, Any], manifest: Manifest) -> Pla
     caller, settings = Caller("command line", SCOPES), Settings()
     try:
         if task == "classify":
-            return plan_classification(validate(ClassifyOptions, options, "options"), manifest, settings, caller)
-        return plan_purification(validate(PurifyOptions, options, "options"), manifest, settings, caller)
+            return plan_classification(parse_options(ClassifyOptions, options), manifest, settings, caller)
+        return plan_purification(parse_options(PurifyOptions, options), manifest, settings, caller)
     except RequestError as error:
-        raise ConfigError(error.detail) from error
+        raise ConfigError(with_flags(error.detail)) from error
 
 
 def kept_seed(folder: Path, asked: int | None) -> int:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from models.bundle import Bundle
+from service.answer_arguments import with_flags
 from service.answers import classified, mean_steps, ood, purified
 from service.batch.answering import Item
 from service.batch.question import Task
@@ -19,7 +20,7 @@ def make_row(task: Task, item: Item, outcome: Answered | RequestError, plan: Pla
     """The row of one image."""
     head = {"index": item.index, "key": item.key}
     if isinstance(outcome, RequestError):
-        problem = {"type": TYPE_PREFIX + outcome.slug, "title": outcome.title, "detail": outcome.detail}
+        problem = {"type": TYPE_PREFIX + outcome.slug, "title": outcome.title, "detail": with_flags(outcome.detail)}
         return {**head, "status": outcome.status, "problem": problem}
     if task == "classify":
         return {**head, "status": ANSWERED, **classified(outcome, plan, bundle).model_dump(mode="json")}

@@ -18,6 +18,8 @@ from service.answer_arguments import (
     add_classify_arguments,
     add_purify_arguments,
     given_options,
+    seed,
+    with_flags,
 )
 from service.cli.outputs import output_paths, write
 from service.cli.replies import Refusal, Reply, SomeFailed
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error_console.print(str(error), style="red")
         return 1
     except ServiceError as error:
-        error_console.print(f"error: {error}", style="red")
+        error_console.print(f"error: {with_flags(str(error))}", style="red")
         return 2
 
 
@@ -97,10 +99,10 @@ async def _remotely(options: argparse.Namespace, asked: dict[str, Any], take: Ca
     except ImportError as error:
         raise ConfigError(f"--url: {error}") from error
 
-    seed = {} if options.seed is None else {"seed": options.seed}
+    drawn = {} if options.seed is None else {"seed": options.seed}
     key = options.api_key or os.environ.get(KEY_VARIABLE)
     async with AsyncClient(options.url, key) as client:
-        replies = answer_there(options.task, options.files, asked | seed, client, options.parallel or PARALLEL)
+        replies = answer_there(options.task, options.files, asked | drawn, client, options.parallel or PARALLEL)
         async with aclosing(replies):
             async for reply in replies:
                 take(reply)
@@ -142,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--overwrite", action="store_true", help="replace files that exist, inputs included")
         command.add_argument("--json", action="store_true", help="one JSON object a file, on standard output")
         add_arguments(command.add_argument_group("the answer"))
-        command.add_argument("--seed", type=int, help="of the noise, to have the same answer again")
+        command.add_argument("--seed", type=seed, help="of the noise, to have the same answer again")
         here = command.add_argument_group("in this process")
         here.add_argument("--bundle", type=Path, help="a bundle's folder (default: the CIFAR-10 one that ships)")
         here.add_argument("--device", help="auto (the default: a GPU when there is one), cpu, cuda, cuda:N")

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.config import validate
+from service.answer_arguments import parse_options, with_flags
 from service.cli.replies import Refusal, Reply, Task, read_file
 from service.client import AsyncClient, ClassifyOptions, PurifyOptions, ServiceProblem
 from service.errors import (
@@ -45,9 +45,9 @@ async def answer_there(
     """
     ask: Callable[[bytes], Awaitable[Classification | Purification]]
     if task == "classify":
-        ask = partial(client.classify, options=validate(ClassifyOptions, options, "options"))
+        ask = partial(client.classify, options=parse_options(ClassifyOptions, options))
     else:
-        ask = partial(client.purify, options=validate(PurifyOptions, options, "options"))
+        ask = partial(client.purify, options=parse_options(PurifyOptions, options))
     places = asyncio.Semaphore(parallel)
 
     async def answer(path: Path) -> Reply:
@@ -59,7 +59,7 @@ async def answer_there(
             except ServiceProblem as error:
                 if error.type not in OF_ONE_IMAGE:
                     raise
-                return Reply(path, Refusal(error.status, error.type, error.title, error.detail), {})
+                return Reply(path, Refusal(error.status, error.type, error.title, with_flags(error.detail)), {})
         return Reply(path, found, {"preset": found.preset, "steps": found.steps, "bundle": found.bundle})
 
     tasks = [asyncio.ensure_future(answer(path)) for path in files]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from service.answer_arguments import with_flags
 from service.errors import TYPE_PREFIX, DecodingError, RequestError, ServiceError
 from service.schemas import ClassifiedImage, PurifiedImage
 
@@ -18,7 +19,7 @@ class SomeFailed(ServiceError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a file has no answer, as the service's problem document would have it."""
+    """Why a file has no answer, as the service's problem document has it, but that `detail` names flags."""
 
     status: int
     type: str
@@ -28,7 +29,7 @@ class Refusal:
     @classmethod
     def of(cls, error: RequestError) -> "Refusal":
         """What the service would answer."""
-        return cls(error.status, TYPE_PREFIX + error.slug, error.title, error.detail)
+        return cls(error.status, TYPE_PREFIX + error.slug, error.title, with_flags(error.detail))
 
 
 @dataclass(frozen=True)

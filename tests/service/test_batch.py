@@ -213,7 +213,7 @@ def test_a_lost_or_doubled_row_is_found(whole: Path, folder: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "purify", "--top-k", "3"], "top_k"),
+        (["--task", "purify", "--top-k", "3"], "--top-k: Extra inputs"),
         (["--task", "purify", "--format", "jsonl"], "expected png, parquet"),
         (["--preset", "strongest"], "unknown preset 'strongest'; known: "),
         (["--steps", "100000"], "more than this server's 2000"),

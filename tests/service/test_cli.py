@@ -1,7 +1,9 @@
 """The command `limpid`: the same answers in this process and through a service, and no file lost."""
 
+import argparse
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,9 @@ import pytest
 from PIL import Image
 
 from models.image_files import encode_png
+from service.answer_arguments import CLASSIFYING, add_classify_arguments, with_flags
 from service.cli.__main__ import main
+from service.options import ClassifyOptions
 from tests.server_process import DIGITS, ROOT
 from tests.service.test_server import PNG, TEST_SET
 
@@ -147,3 +151,44 @@ def test_a_service_is_asked_without_pytorch_and_a_missing_client_names_its_extra
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "2"
     assert "pip install -e '.[client]'" in result.stderr
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_refusals_name_the_flags_that_were_typed(
+    server: httpx.Client, folder: Path, capsys: pytest.CaptureFixture[str], remote: bool
+) -> None:
+    way = ("--url", str(server.base_url)) if remote else HERE
+    file, large = str(folder / "0.png"), folder / "large.png"
+    large.write_bytes(encode_png(TEST_SET.images[:1, 0].repeat(1, 2, 2)))
+    for asked, message in (
+        (("--certify-draws", "8"), "--certify-draws: has no meaning without --certify"),
+        (("--certify", "--labels-only"), "--certify: a certificate's radius"),
+        (("--certify", "--certify-draws", "100000"), "--certify-draws: 100000 is more than"),
+        (("--steps", "-1"), "--steps: Input should be greater than or equal to 0, got -1"),
+        (("--steps", "5000"), "--steps: 5000 is more than"),
+        (("--sigma", "2", "--top-k", "9999999999"), "--top-k: Input should be less than"),
+        (("--preset", "top_k"), "--preset: unknown preset 'top_k'; known: fast"),
+    ):
+        assert main(["classify", file, *asked, *way]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["classify", str(large), "--json", *way]) == 1
+    printed = capsys.readouterr()
+    assert "--resize accepts it" in printed.err
+    assert "--resize accepts it" in rows(printed.out)[0]["problem"]["detail"]
+    with pytest.raises(SystemExit):
+        main(["classify", file, "--seed", "-1", *way])
+    assert "argument --seed: expected a whole number from 0" in capsys.readouterr().err
+
+
+def test_every_option_of_the_service_has_its_flag() -> None:
+    parser = argparse.ArgumentParser()
+    add_classify_arguments(parser.add_argument_group())
+    flags = set(re.findall(r"--[a-z-]+", parser.format_usage()))
+    names = set(ClassifyOptions.model_fields) - {"seed"}
+    assert names == set(CLASSIFYING)
+    assert {with_flags(f"{name}: no") for name in names} == {f"{flag}: no" for flag in flags}
+    assert with_flags("form.top_k: no; seed: no") == "--top-k: no; --seed: no"
+    assert (
+        with_flags("ask for fewer steps; see /steps: or 'seed=true'")
+        == "ask for fewer steps; see /steps: or 'seed=true'"
+    )
