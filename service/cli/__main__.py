@@ -23,11 +23,14 @@ from service.answer_arguments import (
 )
 from service.cli.outputs import output_paths, write
 from service.cli.replies import Refusal, Reply, SomeFailed
+from service.cli.waiting import waiting_shown
 from service.errors import ServiceError
 from service.schemas import PurifiedImage
 
 KEY_VARIABLE = "LIMPID_API_KEY"
 PARALLEL = 8
+FIRST_CONTACT_SECONDS = 5.0
+"""For a service that was never there; one that was is waited for as long as the client does."""
 LOCAL, REMOTE = ("bundle", "device"), ("api_key", "parallel")
 
 
@@ -95,17 +98,18 @@ def _locally(options: argparse.Namespace, asked: dict[str, Any], take: Callable[
 async def _remotely(options: argparse.Namespace, asked: dict[str, Any], take: Callable[[Reply], None]) -> None:
     try:
         from service.cli.remote import answer_there
-        from service.client import AsyncClient
+        from service.client import AsyncClient, Retries
     except ImportError as error:
         raise ConfigError(f"--url: {error}") from error
 
     drawn = {} if options.seed is None else {"seed": options.seed}
     key = options.api_key or os.environ.get(KEY_VARIABLE)
-    async with AsyncClient(options.url, key) as client:
+    async with AsyncClient(options.url, key, retries=Retries(first_contact=FIRST_CONTACT_SECONDS)) as client:
         replies = answer_there(options.task, options.files, asked | drawn, client, options.parallel or PARALLEL)
-        async with aclosing(replies):
-            async for reply in replies:
-                take(reply)
+        with waiting_shown():
+            async with aclosing(replies):
+                async for reply in replies:
+                    take(reply)
 
 
 @contextmanager

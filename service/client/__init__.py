@@ -6,7 +6,15 @@ except ImportError as error:
     raise ImportError("service.client needs httpx2: pip install -e '.[client]'") from error
 
 from service.client.asynchronous import AsyncClient, AsyncJob
-from service.client.errors import AnswerError, ClientError, ConnectionLost, InputError, ServiceProblem, TimedOut
+from service.client.errors import (
+    AnswerError,
+    ClientError,
+    ConnectionLost,
+    InputError,
+    ServiceProblem,
+    TimedOut,
+    Unreachable,
+)
 from service.client.retrying import Retries
 from service.client.synchronous import Client, Job
 from service.event_schemas import Progress, Queued
@@ -29,4 +37,5 @@ __all__ = [
     "Retries",
     "ServiceProblem",
     "TimedOut",
+    "Unreachable",
 ]

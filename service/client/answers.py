@@ -10,30 +10,39 @@ from typing import TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from service.client.errors import AnswerError, ConnectionLost, InputError, ServiceProblem, TimedOut
+from service.client.errors import AnswerError, ConnectionLost, InputError, ServiceProblem, TimedOut, Unreachable
+from service.client.retrying import Contact
 from service.schemas import Problem
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MOST_TEXT = 200
 """Characters of an answer that an error shows."""
-BROKEN = (httpx2.NetworkError, httpx2.ConnectTimeout, httpx2.RemoteProtocolError, httpx2.ProxyError)
+UNMADE = (httpx2.ConnectError, httpx2.ConnectTimeout)
+BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError)
 UNSENT = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol)
 
 
 @contextmanager
-def transport_errors() -> Iterator[None]:
-    """Raise the transport's errors as this package's."""
+def transport_errors(contact: Contact) -> Iterator[None]:
+    """Raise the transport's errors as this package's, and note whether there was contact."""
     try:
         yield
+    except UNMADE as error:
+        so_far = "" if contact.made else "; nothing has answered there yet"
+        raise Unreachable(f"no connection to {error.request.url}: {error or type(error).__name__}{so_far}") from error
     except BROKEN as error:
+        contact.made = True
         raise ConnectionLost(f"no connection to {error.request.url}: {error or type(error).__name__}") from error
     except httpx2.TimeoutException as error:
+        contact.made = True
         raise TimedOut(f"the service did not answer in time ({type(error).__name__})") from error
     except UNSENT as error:
         raise InputError(f"the request can not be sent: {error}") from error
     except httpx2.RequestError as error:
         raise AnswerError(f"the answer can not be read: {error}") from error
+    else:
+        contact.made = True
 
 
 def check_status(response: httpx2.Response) -> None:

@@ -13,7 +13,7 @@ from service.client.answers import check_status, transport_errors
 from service.client.connection import MOST_EVENT_BYTES, answer_timeout, settings, stream_timeout
 from service.client.errors import ClientError, ConnectionLost
 from service.client.questions import CLASSIFY, EVENTS, JSON, PURIFY, RESTORE, AnswerT, Image, Question
-from service.client.retrying import DEFAULT, Patience, Retries
+from service.client.retrying import DEFAULT, Contact, Patience, Retries
 from service.event_schemas import Progress, Queued
 from service.options import ClassifyOptions, PurifyOptions, RestoreOptions
 from service.restore_schemas import Restoration
@@ -24,8 +24,11 @@ from service.system_schemas import Info
 class AsyncJob(Generic[AnswerT]):
     """`Job` for an event loop: `async for event in job`, then `await job.result()`."""
 
-    def __init__(self, http: httpx2.AsyncClient, question: Question[AnswerT], retries: Retries) -> None:
-        self._http, self._question, self._patience = http, question, Patience(retries)
+    def __init__(
+        self, http: httpx2.AsyncClient, question: Question[AnswerT], retries: Retries, contact: Contact
+    ) -> None:
+        self._http, self._question = http, question
+        self._contact, self._patience = contact, Patience(retries, contact)
         self._events = self._watch()
         self._answer: AnswerT | None = None
 
@@ -64,7 +67,7 @@ class AsyncJob(Generic[AnswerT]):
     async def _stream(self) -> AsyncGenerator[Queued | Progress, None]:
         """One try; raises ClientError unless the answer came."""
         request = self._question.request(EVENTS)
-        with transport_errors():
+        with transport_errors(self._contact):
             async with self._http.stream(**request, timeout=stream_timeout()) as response:
                 if response.status_code != 200:
                     await response.aread()
@@ -86,7 +89,7 @@ class AsyncClient:
         self, url: str, api_key: str | None = None, *, timeout: float | None = None, retries: Retries = DEFAULT
     ) -> None:
         self._http = httpx2.AsyncClient(**settings(url, api_key))
-        self._timeout, self._retries = timeout, retries
+        self._timeout, self._retries, self._contact = timeout, retries, Contact()
 
     async def __aenter__(self) -> Self:
         return self
@@ -153,13 +156,13 @@ class AsyncClient:
         return await self._ask(questions.info())
 
     def _job(self, question: Question[AnswerT]) -> AsyncJob[AnswerT]:
-        return AsyncJob(self._http, question, self._retries)
+        return AsyncJob(self._http, question, self._retries, self._contact)
 
     async def _ask(self, question: Question[AnswerT]) -> AnswerT:
-        patience = Patience(self._retries)
+        patience = Patience(self._retries, self._contact)
         while True:
             try:
-                with transport_errors():
+                with transport_errors(self._contact):
                     response = await self._http.request(
                         **question.request(JSON), timeout=answer_timeout(question.timeout)
                     )

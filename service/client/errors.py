@@ -2,7 +2,8 @@
 
 ClientError
 ├── InputError       an image, an option, an address or a key that can not be sent
-├── ConnectionLost   no connection, or one that broke: another try may find the server again
+├── ConnectionLost   a connection that broke: another try may find the server again
+│   └── Unreachable  none could be made
 ├── TimedOut         a connection, but no answer in time: the server may still be at work
 ├── AnswerError      an answer that this version does not understand
 └── ServiceProblem   the service answered with a problem document
@@ -22,6 +23,10 @@ class InputError(ClientError):
 
 class ConnectionLost(ClientError):
     """There is no connection, or it broke before the whole answer had come."""
+
+
+class Unreachable(ConnectionLost):
+    """No connection could be made: it was refused, or the address leads nowhere."""
 
 
 class TimedOut(ClientError):

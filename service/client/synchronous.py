@@ -12,7 +12,7 @@ from service.client.answers import check_status, transport_errors
 from service.client.connection import MOST_EVENT_BYTES, answer_timeout, settings, stream_timeout
 from service.client.errors import ClientError, ConnectionLost
 from service.client.questions import CLASSIFY, EVENTS, JSON, PURIFY, RESTORE, AnswerT, Image, Question
-from service.client.retrying import DEFAULT, Patience, Retries
+from service.client.retrying import DEFAULT, Contact, Patience, Retries
 from service.event_schemas import Progress, Queued
 from service.options import ClassifyOptions, PurifyOptions, RestoreOptions
 from service.restore_schemas import Restoration
@@ -28,8 +28,9 @@ class Job(Generic[AnswerT]):
     seed. Leaving the job, by `with` or `close`, stops its chains at once.
     """
 
-    def __init__(self, http: httpx2.Client, question: Question[AnswerT], retries: Retries) -> None:
-        self._http, self._question, self._patience = http, question, Patience(retries)
+    def __init__(self, http: httpx2.Client, question: Question[AnswerT], retries: Retries, contact: Contact) -> None:
+        self._http, self._question = http, question
+        self._contact, self._patience = contact, Patience(retries, contact)
         self._events = self._watch()
         self._answer: AnswerT | None = None
 
@@ -66,7 +67,7 @@ class Job(Generic[AnswerT]):
     def _stream(self) -> Generator[Queued | Progress, None, None]:
         """One try; raises ClientError unless the answer came."""
         request = self._question.request(EVENTS)
-        with transport_errors(), self._http.stream(**request, timeout=stream_timeout()) as response:
+        with transport_errors(self._contact), self._http.stream(**request, timeout=stream_timeout()) as response:
             if response.status_code != 200:
                 response.read()
             check_status(response)
@@ -97,7 +98,7 @@ class Client:
         self, url: str, api_key: str | None = None, *, timeout: float | None = None, retries: Retries = DEFAULT
     ) -> None:
         self._http = httpx2.Client(**settings(url, api_key))
-        self._timeout, self._retries = timeout, retries
+        self._timeout, self._retries, self._contact = timeout, retries, Contact()
 
     def __enter__(self) -> Self:
         return self
@@ -162,13 +163,13 @@ class Client:
         return self._ask(questions.info())
 
     def _job(self, question: Question[AnswerT]) -> Job[AnswerT]:
-        return Job(self._http, question, self._retries)
+        return Job(self._http, question, self._retries, self._contact)
 
     def _ask(self, question: Question[AnswerT]) -> AnswerT:
-        patience = Patience(self._retries)
+        patience = Patience(self._retries, self._contact)
         while True:
             try:
-                with transport_errors():
+                with transport_errors(self._contact):
                     response = self._http.request(**question.request(JSON), timeout=answer_timeout(question.timeout))
                 return question.read(response)
             except ClientError as error:

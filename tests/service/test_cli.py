@@ -4,8 +4,10 @@ import argparse
 import io
 import json
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,22 @@ def test_a_service_is_asked_without_pytorch_and_a_missing_client_names_its_extra
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "2"
     assert "pip install -e '.[client]'" in result.stderr
+
+
+def test_an_address_where_nothing_listens_is_given_up_soon(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Far below the client's minute, and three files that wait are not told of thrice."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        assert main(["classify", *(str(folder / f"{number}.png") for number in range(3)), "--url", url]) == 2
+        assert time.monotonic() - began < 10
+    *waits, error = [line for line in capsys.readouterr().err.splitlines() if "no connection" in line]
+    refused = f"no connection to {url}/v1/classify: All connection attempts failed; nothing has answered there yet"
+    wait = re.compile(re.escape(refused) + r"; asking again in \d\.\d s, for at most \d s more")
+    assert error == f"error: {refused}"
+    assert 1 <= len(waits) <= 3
+    assert all(wait.fullmatch(line) for line in waits)
 
 
 @pytest.mark.parametrize("remote", [False, True])

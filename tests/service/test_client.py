@@ -33,10 +33,11 @@ from service.client import (
     RestoreOptions,
     Retries,
     ServiceProblem,
+    Unreachable,
 )
 from service.client.answers import check_status
 from service.client.questions import Question
-from service.client.retrying import Patience
+from service.client.retrying import Contact, Patience
 from service.schemas import Classification, ClassifiedItem, FailedItem, Problem
 from tests.server_process import DIGITS, ROOT, Serve
 from tests.service.test_draining import busy, until
@@ -190,7 +191,8 @@ def running(port: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 def test_a_restart_in_the_middle_costs_time_and_no_answer(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """SIGKILL while a job and the command's request run; a new process takes the port, and both are answered."""
     (tmp_path / "six.png").write_bytes(PNG)
-    with running("0") as (process, url), Client(url) as client, ThreadPoolExecutor(1) as pool:
+    met = Retries(first_contact=0)  # what was there once is waited for all the same
+    with running("0") as (process, url), Client(url, retries=met) as client, ThreadPoolExecutor(1) as pool:
         with httpx.Client(base_url=url) as http:
             until(http, "/health/ready", 200)
             expected = client.classify(PNG, STEADY).predictions[0].probability
@@ -226,7 +228,7 @@ def problem(status: int, retry_after: float | None = None) -> ServiceProblem:
 def test_waits_grow_are_partly_random_and_bounded_together() -> None:
     retries = Retries(total_wait=10, first_wait=1, longest_wait=4)
     lost = ConnectionLost("gone")
-    early, late = Patience(retries, lambda: 0.0), Patience(retries, lambda: 0.999)
+    early, late = Patience(retries, Contact(), lambda: 0.0), Patience(retries, Contact(), lambda: 0.999)
     assert [early.wait_after(lost) for _ in range(5)] == [0.5, 1.0, 2.0, 2.0, 2.0]
     assert [late.wait_after(lost) for _ in range(3)] == pytest.approx([1, 2, 4], rel=1e-2)
     with pytest.raises(ConnectionLost):  # 7 of 10 seconds are used up, and the next wait would be 4
@@ -235,18 +237,28 @@ def test_waits_grow_are_partly_random_and_bounded_together() -> None:
 
 def test_what_the_service_asks_for_is_waited_for_and_never_longer_than_allowed() -> None:
     retries = Retries(total_wait=30, first_wait=1, longest_wait=4)
-    patience = Patience(retries, lambda: 0.0)
+    patience = Patience(retries, Contact(), lambda: 0.0)
     assert patience.wait_after(problem(503, 12.0)) == 12.0
-    assert Patience(retries, lambda: 0.5).wait_after(problem(429, 12.0)) == 12.25
+    assert Patience(retries, Contact(), lambda: 0.5).wait_after(problem(429, 12.0)) == 12.25
     with pytest.raises(ServiceProblem):
         patience.wait_after(problem(503, 19.0))
     assert patience.wait_after(problem(502)) == 1.0
 
 
+def test_a_service_that_was_there_is_waited_for_longer_than_one_that_never_was() -> None:
+    """The one may be restarting, the other may have another address."""
+    retries, contact = Retries(total_wait=60, first_wait=8, longest_wait=8, first_contact=3), Contact()
+    with pytest.raises(Unreachable):
+        Patience(retries, contact, lambda: 0.0).wait_after(Unreachable("refused"))
+    assert Patience(retries, contact, lambda: 0.0).wait_after(ConnectionLost("broken")) == 4.0
+    contact.made = True
+    assert Patience(retries, contact, lambda: 0.0).wait_after(Unreachable("refused")) == 4.0
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 413, 415, 422, 500, 504])
 def test_what_would_fail_again_is_not_asked_again(status: int) -> None:
     with pytest.raises(ServiceProblem):
-        Patience(Retries()).wait_after(problem(status, 1.0))
+        Patience(Retries(), Contact()).wait_after(problem(status, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +297,7 @@ def test_events_that_are_not_known_are_passed_over_and_errors_are_problems() -> 
     document = problem(503).problem.model_dump_json()
     with pytest.raises(ServiceProblem) as caught:
         question.read_event(httpx2.ServerSentEvent("error", document))
-    assert Patience(Retries()).wait_after(caught.value) > 0
+    assert Patience(Retries(), Contact()).wait_after(caught.value) > 0
     with pytest.raises(ClientError, match="expected a Classification as the service's own version has it"):
         question.read_event(httpx2.ServerSentEvent("result", "{}"))
 
