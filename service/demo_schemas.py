@@ -1,5 +1,7 @@
 """What the demonstration's routes take and answer."""
 
+import base64
+
 from pydantic import BaseModel, Field
 
 from models.config import Frozen
@@ -35,6 +37,11 @@ class Attacked(BaseModel):
     original: list[Prediction] = Field(description="Every class, most probable first.")
     attacked: list[Prediction] = Field(description="Every class, most probable first.")
     seconds: float
+
+    @property
+    def png(self) -> bytes:
+        """The attacked image's file."""
+        return base64.b64decode(self.attacked_png_base64)
 
 
 class PreviewFrame(BaseModel):

@@ -17,6 +17,7 @@ from service.client.errors import (
 )
 from service.client.retrying import Retries
 from service.client.synchronous import Client, Job
+from service.demo_schemas import AttackOptions
 from service.event_schemas import Progress, Queued
 from service.options import ClassifyOptions, PurifyOptions, RestoreOptions
 
@@ -24,6 +25,7 @@ __all__ = [
     "AnswerError",
     "AsyncClient",
     "AsyncJob",
+    "AttackOptions",
     "ClassifyOptions",
     "Client",
     "ClientError",

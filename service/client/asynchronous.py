@@ -12,8 +12,9 @@ from service.client import questions
 from service.client.answers import check_status, transport_errors
 from service.client.connection import MOST_EVENT_BYTES, answer_timeout, settings, stream_timeout
 from service.client.errors import ClientError, ConnectionLost
-from service.client.questions import CLASSIFY, EVENTS, JSON, PURIFY, RESTORE, AnswerT, Image, Question
+from service.client.questions import ATTACK, CLASSIFY, EVENTS, JSON, PURIFY, RESTORE, AnswerT, Image, Question
 from service.client.retrying import DEFAULT, Contact, Patience, Retries
+from service.demo_schemas import Attacked, AttackOptions
 from service.event_schemas import Progress, Queued
 from service.options import ClassifyOptions, PurifyOptions, RestoreOptions
 from service.restore_schemas import Restoration
@@ -150,6 +151,10 @@ class AsyncClient:
     ) -> AsyncJob[Restoration]:
         """See `Client.restore_job`."""
         return self._job(questions.restore(image, mask, options, timeout or self._timeout))
+
+    async def attack(self, image: Image, options: AttackOptions = ATTACK) -> Attacked:
+        """See `Client.attack`."""
+        return await self._ask(questions.attack(image, options))
 
     async def info(self) -> Info:
         """See `Client.info`."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from service.client.answers import check_status, parse
 from service.client.errors import InputError, ServiceProblem
+from service.demo_schemas import Attacked, AttackOptions
 from service.event_schemas import Progress, Queued
 from service.options import ClassifyOptions, PurifyOptions, RestoreOptions
 from service.restore_schemas import Restoration
@@ -23,7 +24,7 @@ Image = bytes | str | PathLike[str]
 """A PNG, JPEG or WebP file's content, or its path."""
 JSON, EVENTS = "application/json", "text/event-stream"
 TIMEOUT_HEADER, REQUEST_ID_HEADER = "X-Request-Timeout", "X-Request-ID"
-CLASSIFY, PURIFY, RESTORE = ClassifyOptions(), PurifyOptions(), RestoreOptions()
+CLASSIFY, PURIFY, RESTORE, ATTACK = ClassifyOptions(), PurifyOptions(), RestoreOptions(), AttackOptions()
 """The service's own defaults."""
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
@@ -45,6 +46,7 @@ class Question(Generic[AnswerT]):
     method: str = "POST"
     files: Files = ()
     fields: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -54,7 +56,8 @@ class Question(Generic[AnswerT]):
         if self.timeout is not None:
             headers[TIMEOUT_HEADER] = f"{self.timeout:g}"
         files = [(name, ("image", content)) for name, content in self.files]
-        return {"method": self.method, "url": self.path, "headers": headers, "files": files, "data": self.fields}
+        body = {"files": files, "data": self.fields}
+        return {"method": self.method, "url": self.path, "params": self.query, "headers": headers, **body}
 
     def read(self, response: httpx2.Response) -> AnswerT:
         """The answer; raises ServiceProblem or AnswerError."""
@@ -100,6 +103,11 @@ def restore(image: Image, mask: Image, options: RestoreOptions, timeout: float |
     """One image, its pixels under the mask's white made anew."""
     files = (*_one(image), ("mask", _content(mask)))
     return Question("/v1/restore", Restoration, files=files, fields=_fields(options), timeout=timeout)
+
+
+def attack(image: Image, options: AttackOptions) -> Question[Attacked]:
+    """One image, altered so that the bare classifier errs."""
+    return Question("/demo/attack", Attacked, files=_one(image), query=_fields(options))
 
 
 def info() -> Question[Info]:

@@ -11,8 +11,9 @@ from service.client import questions
 from service.client.answers import check_status, transport_errors
 from service.client.connection import MOST_EVENT_BYTES, answer_timeout, settings, stream_timeout
 from service.client.errors import ClientError, ConnectionLost
-from service.client.questions import CLASSIFY, EVENTS, JSON, PURIFY, RESTORE, AnswerT, Image, Question
+from service.client.questions import ATTACK, CLASSIFY, EVENTS, JSON, PURIFY, RESTORE, AnswerT, Image, Question
 from service.client.retrying import DEFAULT, Contact, Patience, Retries
+from service.demo_schemas import Attacked, AttackOptions
 from service.event_schemas import Progress, Queued
 from service.options import ClassifyOptions, PurifyOptions, RestoreOptions
 from service.restore_schemas import Restoration
@@ -157,6 +158,10 @@ class Client:
     ) -> Job[Restoration]:
         """`restore`, with progress."""
         return self._job(questions.restore(image, mask, options, timeout or self._timeout))
+
+    def attack(self, image: Image, options: AttackOptions = ATTACK) -> Attacked:
+        """One image after PGD on the bare classifier, by a server with `--demo`; `.png` is the file."""
+        return self._ask(questions.attack(image, options))
 
     def info(self) -> Info:
         """What is served, and within which limits."""

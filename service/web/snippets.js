@@ -56,28 +56,38 @@ function curl({ path, query, picture }, keyed) {
 
 /** @param {import("./defence.js").Call[]} calls @param {boolean} keyed */
 function python(calls, keyed) {
-  const attacking = calls.some(({ path }) => path === "demo/attack");
+  const kinds = calls.map(({ path }) => (path === "demo/attack" ? "AttackOptions" : "ClassifyOptions"));
+  const attacking = kinds.includes("AttackOptions");
+  const fetching = fromGallery(calls[0].picture);
+  const modules = [...(keyed ? ["import os"] : []), ...(fetching ? ["from urllib.request import urlopen"] : [])];
+  const key = keyed ? ', os.environ["LIMPID_KEY"]' : "";
   const lines = [
-    ...(attacking ? ["import base64"] : []),
-    ...(keyed ? ["import os"] : []),
-    ...(attacking || keyed ? [""] : []),
-    "import httpx",
+    '# The client comes with Limpid: pip install -e ".[client]" in its folder.',
+    ...modules,
+    ...(modules.length ? [""] : []),
+    `from service.client import ${[...new Set([...kinds, "Client"])].sort().join(", ")}`,
     "",
+    `with Client(${JSON.stringify(address(""))}${key}) as client:`,
   ];
-  const key = keyed ? ', headers={"X-API-Key": os.environ["LIMPID_KEY"]}' : "";
-  lines.push(`with httpx.Client(base_url=${JSON.stringify(address(""))}, timeout=130${key}) as client:`);
-  for (const { path, query, picture } of calls) {
+  calls.forEach(({ path, query, picture }, place) => {
     const source = fromGallery(picture)
-      ? `client.get(${JSON.stringify(`web/gallery/${picture.name}`)}).content`
-      : `open(${JSON.stringify(picture.name)}, "rb").read()`;
-    const parameters = JSON.stringify(Object.fromEntries(query)).replaceAll('":"', '": "').replaceAll('","', '", "');
-    if (path === "demo/attack" || !attacking) lines.push(`    image = ${source}`);
-    lines.push(`    answer = client.post(${JSON.stringify(path)}, params=${parameters}, files={"image": image})`);
-    lines.push("    answer.raise_for_status()");
-    if (path === "demo/attack") lines.push('    image = base64.b64decode(answer.json()["attacked_png_base64"])');
-    else lines.push('    print(answer.json()["predictions"][0])');
-  }
+      ? `urlopen(${JSON.stringify(address(`web/gallery/${picture.name}`))}).read()`
+      : JSON.stringify(picture.name);
+    const image = attacking && path !== "demo/attack" ? "attacked.png" : source;
+    const [name, method] = path === "demo/attack" ? ["attacked", "attack"] : ["answer", "classify"];
+    lines.push(`    ${name} = client.${method}(${image}, ${kinds[place]}(${literals(query)}))`);
+    if (name === "answer") lines.push("    print(answer.predictions[0])");
+  });
   return lines.join("\n");
+}
+
+/** A query as Python's arguments; a class may be called 7. @param {URLSearchParams} query */
+function literals(query) {
+  const literal = (/** @type {string} */ name, /** @type {string} */ value) => {
+    if (value === "true") return "True";
+    return ["label", "preset"].includes(name) ? JSON.stringify(value) : value;
+  };
+  return [...query].map(([name, value]) => `${name}=${literal(name, value)}`).join(", ");
 }
 
 /** @param {import("./types.js").Picture} picture */

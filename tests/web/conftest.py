@@ -10,12 +10,14 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from models.image_files import write_png
+from tests.conftest import ZOO
 from tests.server_process import serve_bundle
 
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
+CIFAR10 = ZOO / "cifar10-midrun"
 PATIENCE_MS = 60_000
 Visit = Callable[..., Page]
 
@@ -38,6 +40,14 @@ def chromium() -> Iterator[Browser]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """The digits bundle with --demo."""
     with serve_bundle(tmp_path_factory.mktemp("demo") / "log", "--demo", LIMPID_MAX_REPLICATES="64") as client:
+        yield client
+
+
+@pytest.fixture(scope="package")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """The CIFAR-10 bundle with --demo."""
+    log = tmp_path_factory.mktemp("photographs") / "log"
+    with serve_bundle(log, "--demo", "--bundle", str(CIFAR10)) as client:
         yield client
 
 

@@ -1,31 +1,18 @@
-"""The console in a real browser: what a person does there, by mouse, by keyboard, on a phone."""
+"""The console in a real browser: what a person does there, by mouse and by keyboard."""
 
 import base64
+import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from models.bundle import Bundle
 from tests.web.conftest import Visit
-from tests.web.npm import npm_file
-
-AXE = ("axe-core@4.14.1", "axe.min.js", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c")
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-TABS = ("defence", "robustness", "operations", "api")
-
-
-def pick(page: Page, picture: Path) -> None:
-    page.set_input_files("#file", picture)
-    expect(page.locator("#status")).to_have_text(f"{picture.name} is ready.")
-
-
-def finish(page: Page) -> None:
-    expect(page.locator("#status")).to_have_text(re.compile("^Done in"))
+from tests.web.page import finish, pick, run
 
 
 def test_an_upload_is_attacked_purified_and_voted_on(visit: Visit, demo: httpx.Client, digit: Path) -> None:
@@ -190,96 +177,7 @@ def test_everything_is_done_by_keyboard(visit: Visit, demo: httpx.Client, digit:
     expect(page.locator("figcaption strong").nth(1)).to_have_text("Attacked")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(visit: Visit, demo: httpx.Client, digit: Path, scheme: str) -> None:
-    page = visit(demo, color_scheme=scheme, reduced_motion="reduce")
-    pick(page, digit)
-    page.fill("#steps", "8")
-    page.click("#attack")
-    finish(page)
-    page.evaluate(npm_file(*AXE).read_text())
-    for tab in TABS:
-        page.click(f"#tab-{tab}")
-        expect(page.locator(f"#panel-{tab} h1").first).to_be_visible()
-        found = page.evaluate("async () => (await axe.run()).violations")
-        worst = [(each["id"], each["impact"], each["nodes"][0]["html"]) for each in found]
-        assert [each for each in worst if each[1] in ("serious", "critical")] == [], tab
-        print(f"axe, {scheme}, {tab}: {worst or 'nothing'}")
-
-
-def test_schemes_differ(visit: Visit, demo: httpx.Client) -> None:
-    colours = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
-    light, dark = (sum(visit(demo, color_scheme=scheme).evaluate(colours)) for scheme in ("light", "dark"))
-    assert light > 700
-    assert dark < 100
-
-
-def test_a_phone_scrolls_down_only(visit: Visit, demo: httpx.Client, digit: Path) -> None:
-    page = visit(demo, **PHONE)
-    pick(page, digit)
-    page.tap("#attack")
-    finish(page)
-    expect(page.locator("#results")).to_be_in_viewport()
-    for tab in TABS:
-        page.tap(f"#tab-{tab}")
-        expect(page.locator(f"#panel-{tab} h1").first).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360, tab
-
-
-def test_the_robustness_tab_says_what_was_measured(visit: Visit, demo: httpx.Client, digits_bundle: Bundle) -> None:
-    measured = digits_bundle.manifest.measured["robustness"]
-    page = visit(demo, path="#robustness")
-    panel = page.locator("#panel-robustness")
-    expect(panel.locator("h1")).to_contain_text(f"{100 * measured['worst_case']['accuracy']:.1f}\u00a0%")
-    counted = [each for each in measured["attacks"] if each["on"] == "all" and not each["fixed_randomness"]]
-    expect(panel.locator("table").first.locator("tbody tr")).to_have_count(len(counted) + 2)
-    expect(panel.locator(".checklist li")).to_have_count(len(measured["checklist"]))
-    expect(panel.locator(".checklist .done")).to_have_count(sum(each["done"] for each in measured["checklist"]))
-    points = sum(len(point["accuracies"]) for curve in measured["curves"] for point in curve["points"])
-    expect(panel.locator("circle")).to_have_count(points)
-    fired = [each["title"] for each in measured["indicators"] if each["fired"]]
-    expect(panel.locator(".plain strong")).to_have_text(fired)
-
-
-def test_operations_are_asked_while_somebody_looks(visit: Visit, demo: httpx.Client, digit: Path) -> None:
-    page = visit(demo)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    expect(page.locator("#served")).to_contain_text("digits-midrun")
-    assert not any(url.endswith("/metrics") for url in asked)
-    page.click("#tab-operations")
-    tiles = page.locator("#panel-operations dt")
-    expect(tiles).to_have_text(["Queue", "Slots", "Throughput", "Answered", "Refused", "Heartbeat"])
-    answered = page.locator("#panel-operations dd strong").nth(3)
-    before = int((answered.text_content() or "").replace(",", ""))
-    demo.post("/classify?steps=1", files={"image": digit.read_bytes()}).raise_for_status()
-    expect(answered).to_have_text(f"{before + 1:,}")
-
-
-def test_the_api_tab_does_the_same_without_the_page(
-    visit: Visit, demo: httpx.Client, digit: Path, tmp_path: Path
-) -> None:
-    page = visit(demo, permissions=["clipboard-read", "clipboard-write"])
-    pick(page, digit)
-    page.fill("#steps", "5")
-    page.click("#attack")
-    finish(page)
-    page.click("#tab-api")
-    page.get_by_role("button", name="Copy the Python text").click()
-    expect(page.get_by_text("Copied.")).to_be_visible()
-    program = page.evaluate("() => navigator.clipboard.readText()")
-    assert program == page.locator("#panel-api code").nth(1).text_content()
-    (tmp_path / digit.name).write_bytes(digit.read_bytes())
-    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert re.match(r"\{'label': '\d'", run.stdout)
-    command = (page.locator("#panel-api code").first.text_content() or "").splitlines()
-    first = " ".join(line.rstrip("\\") for line in command[:2]) + " --silent --fail --output attacked.json"
-    subprocess.run(["bash", "-c", first], cwd=tmp_path, check=True)
-    assert "attacked_png_base64" in (tmp_path / "attacked.json").read_text()
-
-
-def test_a_server_with_keys_is_used_with_one(visit: Visit, plain: httpx.Client, digit: Path) -> None:
+def test_a_server_with_keys_is_used_with_one(visit: Visit, plain: httpx.Client, digit: Path, tmp_path: Path) -> None:
     page = visit(plain, expected=("401",))
     field = page.get_by_label("This server asks for a key")
     field.fill("wrong")
@@ -298,38 +196,9 @@ def test_a_server_with_keys_is_used_with_one(visit: Visit, plain: httpx.Client, 
     expect(page.locator(".picture").last.locator("img")).to_have_attribute("src", re.compile("^data:image/png"))
     assert page.evaluate("() => JSON.stringify([localStorage, sessionStorage, document.cookie])") == '[{},{},""]'
     page.click("#tab-api")
-    expect(page.locator("#panel-api code").first).to_contain_text("X-API-Key: $LIMPID_KEY")
-
-
-def test_the_policy_is_kept_by_the_browser(visit: Visit, demo: httpx.Client) -> None:
-    page = visit(demo, expected=("Content Security Policy", "TrustedScript"))
-    refused = page.evaluate(
-        """() => {
-            const style = document.createElement("style");
-            style.textContent = "body { display: none }";
-            document.head.append(style);
-            try {
-                document.body.setAttribute("onclick", "1");
-                return "taken";
-            } catch (error) {
-                return error.name;
-            }
-        }"""
-    )
-    assert refused == "TypeError"
-    expect(page.locator("h1").first).to_be_visible()
-
-
-def test_the_first_load_is_light_and_soon_usable(visit: Visit, demo: httpx.Client) -> None:
-    page = visit(demo)
-    page.locator("html[data-ready]").wait_for(state="attached")
-    loaded, started = page.evaluate(
-        """() => [
-            [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
-                .map((each) => [each.name, each.transferSize, each.responseEnd]),
-            performance.getEntriesByName("usable")[0].startTime,
-        ]"""
-    )
-    total = sum(size for _, size, _ in loaded)
-    print(f"first load: {total / 1024:.0f} KiB in {len(loaded)} requests, usable after {started:.0f} ms")
-    assert total < 300_000
+    command, program = page.locator("#panel-api code").all_text_contents()
+    assert "X-API-Key: $LIMPID_KEY" in command
+    (tmp_path / digit.name).write_bytes(digit.read_bytes())
+    assert "label='6'" in run(program, tmp_path, LIMPID_KEY="hush")
+    environment = {**os.environ, "LIMPID_KEY": "hush"}
+    subprocess.run(["bash", "-c", f"{command} --silent --fail"], cwd=tmp_path, env=environment, check=True)

@@ -1,6 +1,5 @@
 """The console on real pictures, as people see it: `pytest tests/web/test_screenshots.py --screenshots docs/images`."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -8,21 +7,10 @@ import pytest
 from playwright.sync_api import expect
 
 from models.bundle import read_manifest
-from tests.conftest import ZOO
-from tests.server_process import serve_bundle
-from tests.web.conftest import Visit
-from tests.web.test_console import PHONE, finish
+from tests.web.conftest import CIFAR10, Visit
+from tests.web.page import PHONE, finish
 
 DESKTOP = {"viewport": {"width": 1280, "height": 1080}}
-CIFAR10 = ZOO / "cifar10-midrun"
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """The CIFAR-10 bundle with --demo."""
-    log = tmp_path_factory.mktemp("photographs") / "log"
-    with serve_bundle(log, "--demo", "--bundle", str(CIFAR10)) as client:
-        yield client
 
 
 def test_a_cat_of_the_gallery_is_attacked(visit: Visit, photographs: httpx.Client, pytestconfig: pytest.Config) -> None:
