@@ -47,10 +47,11 @@ function snippet(title, text) {
 
 /** @param {import("./defence.js").Call} call @param {boolean} keyed */
 function curl({ path, query, picture }, keyed) {
-  const key = keyed ? '-H "X-API-Key: $LIMPID_KEY" ' : "";
+  const key = keyed ? '-H "X-API-Key: $LIMPID_API_KEY" ' : "";
   const command = `curl ${key}-F ${quoted(`image=@${picture.name}`)} \\\n  ${quoted(`${address(path)}?${query}`)}`;
   const fetched = fromGallery(picture) ? `curl -O ${quoted(address(`web/gallery/${picture.name}`))}\n` : "";
-  const kept = path === "demo/attack" ? " \\\n  | jq -r .attacked_png_base64 | base64 -d > attacked.png" : "";
+  const extract = `grep -o '"attacked_png_base64":"[^"]*' | cut -d '"' -f 4 | base64 -d`;
+  const kept = path === "demo/attack" ? ` \\\n  | ${extract} > attacked.png` : "";
   return fetched + command + kept;
 }
 
@@ -58,9 +59,10 @@ function curl({ path, query, picture }, keyed) {
 function python(calls, keyed) {
   const kinds = calls.map(({ path }) => (path === "demo/attack" ? "AttackOptions" : "ClassifyOptions"));
   const attacking = kinds.includes("AttackOptions");
-  const fetching = fromGallery(calls[0].picture);
+  const first = calls[0].picture;
+  const fetching = fromGallery(first);
   const modules = [...(keyed ? ["import os"] : []), ...(fetching ? ["from urllib.request import urlopen"] : [])];
-  const key = keyed ? ', os.environ["LIMPID_KEY"]' : "";
+  const key = keyed ? ', os.environ["LIMPID_API_KEY"]' : "";
   const lines = [
     '# The client comes with Limpid: pip install -e ".[client]" in its folder.',
     ...modules,
@@ -69,10 +71,9 @@ function python(calls, keyed) {
     "",
     `with Client(${JSON.stringify(address(""))}${key}) as client:`,
   ];
+  if (fetching) lines.push(`    picture = urlopen(${JSON.stringify(address(`web/gallery/${first.name}`))}).read()`);
   calls.forEach(({ path, query, picture }, place) => {
-    const source = fromGallery(picture)
-      ? `urlopen(${JSON.stringify(address(`web/gallery/${picture.name}`))}).read()`
-      : JSON.stringify(picture.name);
+    const source = fetching ? "picture" : JSON.stringify(picture.name);
     const image = attacking && path !== "demo/attack" ? "attacked.png" : source;
     const [name, method] = path === "demo/attack" ? ["attacked", "attack"] : ["answer", "classify"];
     lines.push(`    ${name} = client.${method}(${image}, ${kinds[place]}(${literals(query)}))`);

@@ -197,8 +197,8 @@ def test_a_server_with_keys_is_used_with_one(visit: Visit, plain: httpx.Client, 
     assert page.evaluate("() => JSON.stringify([localStorage, sessionStorage, document.cookie])") == '[{},{},""]'
     page.click("#tab-api")
     command, program = page.locator("#panel-api code").all_text_contents()
-    assert "X-API-Key: $LIMPID_KEY" in command
+    assert "X-API-Key: $LIMPID_API_KEY" in command
     (tmp_path / digit.name).write_bytes(digit.read_bytes())
-    assert "label='6'" in run(program, tmp_path, LIMPID_KEY="hush")
-    environment = {**os.environ, "LIMPID_KEY": "hush"}
+    assert "label='6'" in run(program, tmp_path, LIMPID_API_KEY="hush")
+    environment = {**os.environ, "LIMPID_API_KEY": "hush"}
     subprocess.run(["bash", "-c", f"{command} --silent --fail"], cwd=tmp_path, env=environment, check=True)

@@ -6,7 +6,9 @@ import subprocess
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from models.bundle import Bundle
@@ -115,10 +117,12 @@ def test_the_api_tab_does_the_same_without_the_page(
     assert program == page.locator("#panel-api code").nth(1).text_content()
     (tmp_path / digit.name).write_bytes(digit.read_bytes())
     assert re.search(r"label='\d' index=\d probability=0\.\d+", run(program, tmp_path))
-    command = (page.locator("#panel-api code").first.text_content() or "").splitlines()
-    first = " ".join(line.rstrip("\\") for line in command[:2]) + " --silent --fail --output attacked.json"
-    subprocess.run(["bash", "-c", first], cwd=tmp_path, check=True)
-    assert "attacked_png_base64" in (tmp_path / "attacked.json").read_text()
+    command = f"{page.locator('#panel-api code').first.text_content()} --fail --output answer.json"
+    subprocess.run(["bash", "-ec", f"set -o pipefail\n{command}"], cwd=tmp_path, check=True)
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    with Image.open(tmp_path / "attacked.png") as attacked, Image.open(digit) as original:
+        assert np.abs(np.array(attacked).astype(int) - np.array(original)).max() == 40
+    assert answer["undefended"]["label"] != "6"
 
 
 def test_a_picture_of_the_gallery_is_fetched_by_what_is_copied(
