@@ -160,16 +160,24 @@ def test_the_policy_is_kept_by_the_browser(visit: Visit, demo: httpx.Client) -> 
     expect(page.locator("h1").first).to_be_visible()
 
 
-def test_the_first_load_is_light_and_soon_usable(visit: Visit, demo: httpx.Client) -> None:
-    page = visit(demo)
-    page.locator("html[data-ready]").wait_for(state="attached")
-    loaded, started = page.evaluate(
-        """() => [
-            [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
-                .map((each) => [each.name, each.transferSize, each.responseEnd]),
-            performance.getEntriesByName("usable")[0].startTime,
-        ]"""
-    )
-    total = sum(size for _, size, _ in loaded)
-    print(f"first load: {total / 1024:.0f} KiB in {len(loaded)} requests, usable after {started:.0f} ms")
-    assert total < 300_000
+def test_the_first_load_is_light_and_soon_usable(visit: Visit, photographs: httpx.Client) -> None:
+    """With the gallery, of five browsers that know nothing; other work on the machine delays the slower ones."""
+    loads = []
+    for _ in range(5):
+        page = visit(photographs)
+        expect(page.locator(".thumb img")).to_have_count(20)
+        page.wait_for_function("[...document.images].every((each) => each.complete)")
+        loads.append(
+            page.evaluate(
+                """() => [
+                    [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+                        .map((each) => each.transferSize),
+                    performance.getEntriesByName("usable")[0].startTime,
+                ]"""
+            )
+        )
+    weight, usable = max(sum(sizes) for sizes, _ in loads), sorted(start for _, start in loads)
+    times = ", ".join(f"{each:.0f}" for each in usable)
+    print(f"{weight:,} bytes in {len(loads[0][0])} requests; usable after {times} ms")
+    assert weight < 300_000
+    assert usable[0] < 1000
