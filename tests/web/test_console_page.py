@@ -166,7 +166,7 @@ def test_the_first_load_is_light_and_soon_usable(visit: Visit, photographs: http
     for _ in range(5):
         page = visit(photographs)
         expect(page.locator(".thumb img")).to_have_count(20)
-        page.wait_for_function("[...document.images].every((each) => each.complete)")
+        page.wait_for_load_state("networkidle")
         loads.append(
             page.evaluate(
                 """() => [
