@@ -67,7 +67,7 @@ clean:
 
 # torchattacks pins a requests of 2020 and torchvision, and its attacks import neither: install it without them.
 .venv/dev.done: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --editable ".[$(RUNTIME),client,train,eval,fidelity,hub,adapters,docs,dev]"
+	$(PIP) --editable ".[$(RUNTIME),client,train,eval,fidelity,hub,trajectories,adapters,docs,dev]"
 	$(PIP) --no-deps torchattacks==3.5.1
 	touch $@ .venv/serve.done
 
