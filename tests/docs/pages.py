@@ -8,18 +8,21 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.M | re.S)
-PROGRAM = re.compile(r"(?:\.venv/bin/)?python -m (models|service\.batch|service|attacks_eval)\b(.*)")
+PROGRAM = re.compile(
+    r"(?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?(?:python -m (?=models|service|attacks_eval)|(?=limpid ))"
+    r"(models|service\.batch|service|attacks_eval|limpid)\b(.*)"
+)
 
 
 class Command(NamedTuple):
-    """A line such as `python -m models train digits_midrun`, and the page that prints it."""
+    """A line such as `python -m models train digits_midrun` or `limpid classify a.png`, and the page that prints it."""
 
     page: str
     program: str
     words: list[str]
 
     def __str__(self) -> str:
-        return f"{self.page}: python -m {self.program} {shlex.join(self.words)}"
+        return f"{self.page}: {self.program} {shlex.join(self.words)}"
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import attacks_eval.__main__ as attacks_program
 import models.__main__ as models_program
 import service.batch.__main__ as batch_program
+import service.cli.__main__ as cli_program
 from attacks_eval.added import parse_added
 from attacks_eval.commands import _plan
 from models.training.recipe import load_recipe
@@ -21,6 +22,7 @@ PARSERS = {
     "models": models_program._parser(),
     "attacks_eval": attacks_program._parser(),
     "service.batch": batch_program._parser(),
+    "limpid": cli_program._parser(),
 }
 COMMANDS = commands()
 

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from attacks_eval.evaluation import Evaluation
+from models.data import load_dataset
+from models.image_files import write_png
 from models.networks.onnx_classifier import OnnxClassifier
 from tests.docs.pages import ROOT, blocks
+from tests.server_process import serve_bundle
 
 
 def run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -30,6 +33,27 @@ def test_quick_start_classifies_and_purifies(
     assert capsys.readouterr().out.startswith("cat ")
     assert int(names["bundle"].defence.classify(names["image"]).argmax()) != 3, "the bare classifier is fooled"
     assert (tmp_path / "purified.png").stat().st_size > 1000
+
+
+def test_the_client_says_what_the_service_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page's pictures are digits here, and its service another port's."""
+    program, *_ = blocks(ROOT / "docs" / "client.md", "python")
+    for number, name in enumerate(("cat.png", "a.png", "b.png")):
+        write_png(tmp_path / name, load_dataset("digits", "test").images[number])
+    monkeypatch.chdir(tmp_path)
+    with serve_bundle(tmp_path / "log") as server:
+        assert program.count("http://127.0.0.1:8000") == 1
+        names: dict[str, Any] = {}
+        exec(program.replace("http://127.0.0.1:8000", str(server.base_url)), names)
+    first, *events, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("6 1.0 ")
+    assert events[0].startswith("cost=")
+    assert last.startswith("415 urn:limpid:problem:unsupported-format Unsupported image format")
+    assert names["answer"].steps == 1000
+    assert names["several"].failed == 0
+    assert (tmp_path / "purified.png").stat().st_size > 50
 
 
 def test_evaluation_from_python_counts_the_worst_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

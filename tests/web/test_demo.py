@@ -1,8 +1,10 @@
 """The demonstration's routes over HTTP, and where it is refused."""
 
+import asyncio
 import base64
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from models.bundle import Bundle, read_manifest
 from models.image_files import read_image
 from models.pixels import from_uint8
 from service.__main__ import main
+from service.client import AsyncClient, AttackOptions, Client, ServiceProblem
+from service.demo_schemas import Attacked
 from service.errors import SettingsError
 from service.ray_app import check_settings
 from service.settings import Settings
@@ -54,6 +58,25 @@ def test_an_attack_is_inside_its_budget_and_fools_the_bare_classifier(demo: http
         assert sum(each["probability"] for each in predictions) == pytest.approx(1, abs=1e-4)
     bare = send(demo, "/classify", digit, steps=0, replicates=1).json()["undefended"]
     assert before[0]["probability"] == pytest.approx(bare["probability"], abs=1e-4)
+
+
+def test_the_typed_client_attacks_too(demo: httpx.Client, digit: Path) -> None:
+    url, options = str(demo.base_url), AttackOptions(budget=30, label="6")
+
+    async def later() -> Attacked:
+        async with AsyncClient(url) as client:
+            return await client.attack(digit, options)
+
+    # In a thread of its own: Playwright, which other files start, has an event loop in this one.
+    with Client(url) as client, ThreadPoolExecutor(1) as pool:
+        for attacked in (client.attack(digit, options), pool.submit(asyncio.run, later()).result()):
+            assert (attacked.budget, attacked.label) == (30, "6")
+            assert attacked.attacked[0].label != "6"
+            answer = client.classify(attacked.png)
+            assert answer.undefended is not None
+            assert answer.undefended.label == attacked.attacked[0].label
+        with pytest.raises(ServiceProblem, match="budget: 255 is more than"):
+            client.attack(digit, AttackOptions(budget=255))
 
 
 def test_an_attack_without_a_label_leads_away_from_the_bare_answer(demo: httpx.Client, digit: Path) -> None:
