@@ -7,11 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager, nullcontext
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from models.console import console, error_console, positive_int, progress_bar, run_command
 from models.errors import ConfigError
+from service import __version__
 from service.answer_arguments import (
     CLASSIFYING,
     PURIFYING,
@@ -43,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error_console.print(str(error), style="red")
         return 1
     except ServiceError as error:
-        error_console.print(f"error: {with_flags(str(error))}", style="red")
+        unknown = getattr(error, "status", None) == HTTPStatus.UNAUTHORIZED
+        hint = f" (here: --api-key, or better the variable {KEY_VARIABLE})" if unknown else ""
+        error_console.print(f"error: {with_flags(str(error))}{hint}", style="red")
         return 2
 
 
@@ -138,6 +142,7 @@ def _shown(options: argparse.Namespace, outputs: dict[Path, Path]) -> Iterator[C
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="limpid", description="Purify or classify image files.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for run, add_arguments in ((purify, add_purify_arguments), (classify, add_classify_arguments)):
         command = commands.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)

@@ -29,8 +29,8 @@ def transport_errors(contact: Contact) -> Iterator[None]:
     try:
         yield
     except UNMADE as error:
-        so_far = "" if contact.made else "; nothing has answered there yet"
-        raise Unreachable(f"no connection to {error.request.url}: {error or type(error).__name__}{so_far}") from error
+        so_far = "" if contact.made else "; nothing has answered there yet: is the address right, does the service run?"
+        raise Unreachable(f"no connection to {error.request.url}: {_reason(error)}{so_far}") from error
     except BROKEN as error:
         contact.made = True
         raise ConnectionLost(f"no connection to {error.request.url}: {error or type(error).__name__}") from error
@@ -58,6 +58,13 @@ def parse(kind: type[ModelT], text: str | bytes) -> ModelT:
     except ValidationError as error:
         begin = text[:MOST_TEXT]
         raise AnswerError(f"expected a {kind.__name__} as the service's own version has it, got {begin!r}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said: libraries wrap it several times over, the asynchronous ones in words of their own."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return "connection refused" if isinstance(error, ConnectionRefusedError) else str(error) or type(error).__name__
 
 
 def _problem(response: httpx2.Response) -> Problem:

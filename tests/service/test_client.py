@@ -142,7 +142,11 @@ def test_the_asynchronous_client_does_the_same(server: httpx.Client) -> None:
 
 
 def test_overload_is_waited_out_and_the_key_opens_the_door(
-    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    serve: Serve,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The command does the same: three requests at a time, of which the server takes one."""
     flags = ("--max-requests", "1", "--overload-status", "429")
@@ -163,9 +167,11 @@ def test_overload_is_waited_out_and_the_key_opens_the_door(
                 job.result()
                 assert answer.result(60).predictions[0].label == "6"
                 assert time.monotonic() - began >= 1.0, "Retry-After was not honoured"
-            monkeypatch.setenv("LIMPID_API_KEY", "opensesame")
             (tmp_path / "six.png").write_bytes(PNG)
             six = str(tmp_path / "six.png")
+            assert limpid(["classify", six, "--url", url, "--api-key", "wrong"]) == 2
+            assert "or better the variable LIMPID_API_KEY" in capsys.readouterr().err
+            monkeypatch.setenv("LIMPID_API_KEY", "opensesame")
             assert limpid(["classify", six, six, six, "--url", url, "--parallel", "3"]) == 0
         assert re.search(r"1 requests are in progress; asking again in 1\.\d s", caplog.text)
         assert "opensesame" not in caplog.text + repr(vars(patient))
