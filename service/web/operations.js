@@ -21,6 +21,7 @@ export function startOperations(place, onProblem) {
   let samples = [];
   let shown = false;
   let timer = 0;
+  let lost = false;
   const tiles = h("dl", { class: "facts" });
   const chart = h("figure", { class: "throughput" });
   place.replaceChildren(
@@ -41,9 +42,12 @@ export function startOperations(place, onProblem) {
       samples = [...samples, sample(metrics, samples.at(-1))].slice(-KEPT);
       tiles.replaceChildren(...tilesOf(metrics, info, samples.at(-1)?.rate ?? 0));
       chart.replaceChildren(h("figcaption", {}, "Throughput, image-steps a second"), throughput(samples));
+      if (lost) onProblem(null);
+      lost = false;
     } catch (error) {
-      onProblem(error);
-      return;
+      if (!lost) onProblem(error);
+      lost = true;
+      samples = []; // a server that starts anew counts from zero
     }
     schedule();
   }

@@ -125,6 +125,16 @@ def test_the_api_tab_does_the_same_without_the_page(
     assert answer["undefended"]["label"] != "6"
 
 
+def test_operations_go_on_when_the_server_is_back(visit: Visit, demo: httpx.Client) -> None:
+    page = visit(demo, expected=("ERR_FAILED",))
+    page.route("**/metrics", lambda route: route.abort())
+    page.click("#tab-operations")
+    expect(page.get_by_role("alert")).to_contain_text("The server can not be reached")
+    page.unroute("**/metrics")
+    expect(page.locator("#panel-operations dt")).to_have_count(6)
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
 def test_a_picture_of_the_gallery_is_fetched_by_what_is_copied(
     visit: Visit, photographs: httpx.Client, tmp_path: Path
 ) -> None:
