@@ -3,11 +3,13 @@
 FOLDER/
   conditional   the training run
   evaluation    the adversary's ledger, result and report
+  spent.json    CPU seconds of all that came after the training, resumed runs included
 """
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,6 +27,8 @@ from models.config import Frozen
 from models.console import console, progress_bar
 from models.data import Split, load_dataset
 from models.errors import NetworkError
+from models.files import replace_file
+from models.kept import kept_record
 from models.pixels import from_uint8
 from models.reproduce import igebm_generation
 from models.reproduce.result import Finding, Number
@@ -35,10 +39,16 @@ from models.training.program import train_recipe
 from models.training.recipe import EnergyRecipe, load_recipe
 from models.training.trained import TrainedEnergy, load_trained_energy
 
-PICTURE = "held.png"
+PICTURE, SPENT = "held.png", "spent.json"
 PAPER_CLEAN = 49.0
 BATCH = 50
 SPLITS: tuple[Split, Split] = ("train", "test")
+
+
+class Spent(Frozen):
+    """CPU seconds."""
+
+    cpu_seconds: float
 
 
 class Size(Frozen):
@@ -71,7 +81,29 @@ def remake(folder: Path, device: torch.device, size: Size = FULL) -> Finding:
     assert isinstance(recipe, EnergyRecipe)
     train_recipe(recipe, folder / "conditional", resume=True, amend=False, device=device)
     trained = load_trained_energy(folder / "conditional" / "checkpoint.pt", device)
-    start, data = time.process_time(), recipe.data
+    with _counted(folder / SPENT):
+        clean, found, bias = _measure(trained, folder, size)
+    plot_held(clean, found, folder / PICTURE)
+    spent = kept_record(folder / SPENT, Spent, "CPU seconds")
+    assert spent is not None
+    return _finding(size, clean, found, bias, trained.cpu_seconds + spent.cpu_seconds)
+
+
+@contextmanager
+def _counted(path: Path) -> Iterator[None]:
+    """Add the CPU seconds within to those that `path` holds, however this ends."""
+    start = time.process_time()
+    try:
+        yield
+    finally:
+        before = kept_record(path, Spent, "CPU seconds") or Spent(cpu_seconds=0)
+        total = before.cpu_seconds + time.process_time() - start
+        replace_file(path, Spent(cpu_seconds=total).model_dump_json().encode())
+
+
+def _measure(trained: TrainedEnergy, folder: Path, size: Size) -> tuple[dict[str, Share], Evaluation, str]:
+    """Clean accuracies, the evaluation, and what is to say of the bias."""
+    data = trained.recipe.data
     train, test = (load_dataset(data.name, split, data.folder) for split in SPLITS)
     classifier, bias = with_bias(trained, train.images[: size.fitted], train.labels[: size.fitted])
     changed = {"num_steps": size.steps, "box": None, "budget": size.budget}
@@ -85,10 +117,7 @@ def remake(folder: Path, device: torch.device, size: Size = FULL) -> Finding:
     plan = load_plan(size.plan).without(["curves"] if load_plan(size.plan).curves else [])
     plan = plan.model_copy(update={"images": size.attacked, "name": f"{plan.name}*", "detection_images": 0})
     found = attack(defence, config, plan, folder / "evaluation", images, labels, test.class_names)
-    plot_held(clean, found, folder / PICTURE)
-    checkpoint_seconds = trained.cpu_seconds
-    attack_seconds = time.process_time() - start
-    return _finding(size, clean, found, bias, checkpoint_seconds + attack_seconds)
+    return clean, found, bias
 
 
 def with_bias(trained: TrainedEnergy, pixels: Tensor, labels: Tensor) -> tuple[EnergyClassifier, str]:

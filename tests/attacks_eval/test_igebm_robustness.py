@@ -56,6 +56,7 @@ def test_the_energy_of_class_means_is_the_classifier_of_the_nearest_one(
     ledger = (tmp_path / "evaluation" / "ledger.jsonl").read_text()
     again = remake(tmp_path, torch.device("cpu"), MINIATURE)
     assert again.numbers == found.numbers
+    assert again.cpu_hours >= found.cpu_hours  # what was spent before is not forgotten
     assert (tmp_path / "evaluation" / "ledger.jsonl").read_text().startswith(ledger)
 
     trained = load_trained_energy(tmp_path / "conditional" / "checkpoint.pt", torch.device("cpu"))
