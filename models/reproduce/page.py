@@ -59,17 +59,24 @@ def render_results(results: Sequence[Reproduction]) -> str:
 
 def _section(result: Reproduction) -> str:
     pictures = [f"![{result.title}](results/{result.name}/{picture})" for picture in result.pictures]
-    spreads = dict.fromkeys(f"{number.what}: ± is the {number.spread}." for number in result.numbers if number.spread)
     parts = [
         f'<a id="{result.name}"></a>\n## {result.title}',
         f"**Paper**: {result.source}",
         f"**Ours**: {result.setting} {result.cpu_hours:.2f} CPU hours.",
         f"**Why they differ**: {result.why}",
-        " ".join(spreads),
+        _spreads(result.numbers),
         *pictures,
         f"Remade by `{result.command}` (commit {result.commit[:12]}).",
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _spreads(numbers: Sequence[Number]) -> str:
+    """What ± stands for: once where it is the same everywhere, else by number."""
+    kinds = {number.what: number.spread for number in numbers if number.spread}
+    if len(set(kinds.values())) > 1:
+        return " ".join(f"{what}: ± is the {kind}." for what, kind in kinds.items())
+    return "".join(f"± is the {kind}." for kind in dict.fromkeys(kinds.values()))
 
 
 def _value(number: Number, whose: str) -> str:
