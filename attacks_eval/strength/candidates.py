@@ -12,7 +12,10 @@ LIST = Path(__file__).parent / "candidates.toml"
 
 
 class Part(Frozen):
-    """A network to train: a recipe of `models/recipes`, changed by `overrides`; the parts that it starts from first."""
+    """A network to train: a recipe of `models/recipes`, changed by `overrides`, after the parts that it begins from.
+
+    `{NAME}` in an override is where the earlier part NAME has its weights.
+    """
 
     recipe: str
     overrides: tuple[str, ...] = ()

@@ -18,6 +18,8 @@ from models.training.recipe import ClassifierRecipe, EnergyRecipe, load_recipe
 OWN = "own"
 """Instead of an energy's name: the one within the classifier."""
 ZOO = Path(__file__).parents[2] / "models" / "zoo"
+KEPT = Path(__file__).parents[1] / "reports" / "strength" / "parts"
+"""Parts that need no training any more: a folder each, with weights.safetensors, recipe.json and metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -41,29 +43,34 @@ class Parts:
         moved: PurifiedClassifier = defence.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return moved
 
-    def train(self, name: str) -> Path:
+    def _path(self, name: str) -> Path:
+        """Where a part's weights are, once they are there."""
+        return KEPT / name if (KEPT / name).is_dir() else self._trained(name)
+
+    def _trained(self, name: str) -> Path:
         """A part's checkpoint; a finished run is left as it is, an interrupted one goes on."""
         # Imported here: it needs the `train` extra, a list of bundles does not.
         from models.training.program import train_recipe
 
-        part = self.listed.parts[name]
-        for earlier in part.after:
-            self.train(earlier)
         train_recipe(self._recipe(name), self.folder / name, resume=True, amend=False, device=self.device)
         return self.folder / name / "checkpoint.pt"
 
     def _recipe(self, name: str) -> ClassifierRecipe | EnergyRecipe:
         part = self.listed.parts[name]
-        return load_recipe(part.recipe, [each.replace("{parts}", str(self.folder)) for each in part.overrides])
+        overrides = part.overrides
+        for earlier in part.after:
+            path = str(self._path(earlier))
+            overrides = tuple(each.replace(f"{{{earlier}}}", path) for each in overrides)
+        return load_recipe(part.recipe, overrides)
 
     def _energy(self, name: str) -> nn.Module:
         if name not in self.listed.parts:
             return self._bundle(name).defence.energy
-        return averaged_energy(self.train(name), self.device)
+        return averaged_energy(self._path(name), self.device)
 
     def _classifier(self, name: str) -> tuple[nn.Module, Normalisation]:
         if name in self.listed.parts:
-            return trained_classifier(self.train(name), self.device)
+            return trained_classifier(self._path(name), self.device)
         shipped = self._bundle(name).defence
         return shipped.classifier, shipped.normalisation
 

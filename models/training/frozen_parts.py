@@ -1,6 +1,7 @@
 """Networks that learned before: to stand still beside one that learns, or to be where it begins."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,13 +11,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.bundle import load_bundle
+from models.bundle import MANIFEST, load_bundle
 from models.errors import CheckpointError, ConfigError
 from models.networks import build_network, load_weights
 from models.networks.conversion import load_generator
 from models.pixels import Normalisation
-from models.training.run import State, load_trained
+from models.training.run import load_trained
 from models.training.sections import Prior
+
+RECIPE, WEIGHTS = "recipe.json", "weights.safetensors"
+Kind = Literal["energy", "classifier"]
 
 
 def load_prior(prior: Prior, device: torch.device) -> tuple[nn.Module, float] | None:
@@ -38,40 +42,53 @@ def load_prior(prior: Prior, device: torch.device) -> tuple[nn.Module, float] | 
     if before.get("tau") != prior.tau:
         raise ConfigError(f"prior.tau: {prior.energy} was trained with {before.get('tau')}, got {prior.tau}")
     temperature: float = recipe["sampler"]["temperature"]
-    return frozen(_averaged(state, recipe, prior.energy), device), temperature
+    return frozen(_rebuilt(state["average"], recipe, prior.energy), device), temperature
 
 
-def averaged_energy(checkpoint: Path, device: torch.device) -> nn.Module:
-    """The averaged network of an energy's run, frozen; raises CheckpointError for another file."""
-    state, recipe = load_trained(checkpoint, "energy")
-    return frozen(_averaged(state, recipe, checkpoint), device)
+def averaged_energy(path: Path, device: torch.device) -> nn.Module:
+    """The averaged network of an energy's run, or of a folder that keeps one (see `learned`), frozen."""
+    weights, recipe = learned(path, "energy")
+    return frozen(_rebuilt(weights, recipe, path), device)
 
 
 def trained_classifier(path: Path, device: torch.device) -> tuple[nn.Module, Normalisation]:
-    """The classifier of a bundle's folder, or the averaged one of a run's checkpoint.pt, frozen, and what it reads.
-
-    Raises:
-        CheckpointError, BundleError: `path` is neither, or damaged.
-    """
-    if path.is_dir():
+    """The classifier of a bundle's folder, or of what `learned` reads, frozen, and what it reads."""
+    if (path / MANIFEST).exists():
         shipped = load_bundle(path, device).defence
         return shipped.classifier, shipped.normalisation
-    state, recipe = load_trained(path, "classifier")
-    return frozen(_averaged(state, recipe, path), device), Normalisation(**recipe["normalisation"])
+    weights, recipe = learned(path, "classifier")
+    return frozen(_rebuilt(weights, recipe, path), device), Normalisation(**recipe["normalisation"])
 
 
-def begin_from(network: nn.Module, path: Path, kind: Literal["energy", "classifier"]) -> None:
-    """Load what a bundle's folder or a run's checkpoint.pt has for a network of that kind; averaged weights of a run.
+def begin_from(network: nn.Module, path: Path, kind: Kind) -> None:
+    """Load what a bundle's folder, or what `learned` reads, has for a network of that kind.
 
     Raises:
-        CheckpointError, BundleError: `path` is neither, or damaged.
         NetworkError: the weights are another architecture's.
     """
-    if path.is_dir():
+    if (path / MANIFEST).exists():
         part: nn.Module = getattr(load_bundle(path, torch.device("cpu")).defence, kind)
         load_weights(network, part.state_dict(), str(path))
     else:
-        load_weights(network, load_trained(path, kind)[0]["average"], str(path))
+        load_weights(network, learned(path, kind)[0], str(path))
+
+
+def learned(path: Path, kind: Kind) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Averaged weights and recipe of a run's checkpoint.pt, or of a folder with weights.safetensors and recipe.json.
+
+    Raises:
+        CheckpointError: `path` is neither, damaged, or of another kind.
+    """
+    if not path.is_dir():
+        state, recipe = load_trained(path, kind)
+        return state["average"], recipe
+    try:
+        recipe = json.loads((path / RECIPE).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is neither a bundle nor a folder of weights: {RECIPE}: {error}") from error
+    if recipe.get("kind") != kind:
+        raise CheckpointError(f"{path} holds weights of kind {recipe.get('kind')!r}, expected {kind!r}")
+    return _read_safetensors(path / WEIGHTS), recipe
 
 
 def starting_generator(path: Path) -> nn.Module:
@@ -114,9 +131,9 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _averaged(state: State, recipe: dict[str, Any], source: Path) -> nn.Module:
+def _rebuilt(weights: dict[str, torch.Tensor], recipe: dict[str, Any], source: Path) -> nn.Module:
     network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
-    load_weights(network, state["average"], str(source))
+    load_weights(network, weights, str(source))
     return network
 
 

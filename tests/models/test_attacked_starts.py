@@ -1,17 +1,22 @@
 """Chains that start from attacked images, and trainings that begin from a bundle's weights."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from attacks_eval.strength.candidates import read_candidates
+from attacks_eval.strength.parts import KEPT
 from models.banks import Fresh
 from models.bundle import Bundle, load_bundle
 from models.data import ImageDataset
-from models.errors import BundleError
+from models.errors import CheckpointError
+from models.networks import build_network
 from models.pixels import LEVEL_WIDTH, from_uint8
 from models.training.attacked_starts import AttackedSource
+from models.training.frozen_parts import begin_from
 from models.training.program import train_recipe
 from models.training.recipe import load_recipe
 from models.training.run import load_checkpoint, read_metrics
@@ -66,7 +71,26 @@ def test_an_energy_begins_from_a_bundles_weights_and_its_chains_from_attacked_im
         torch.testing.assert_close(ended[key], value)
 
 
-def test_a_folder_that_is_no_bundle_is_no_beginning(tmp_path: Path) -> None:
-    recipe = load_recipe("digits_midrun", [f"weights='{tmp_path}'"])
-    with pytest.raises(BundleError, match="is not a bundle"):
-        train_recipe(recipe, tmp_path / "run", False, False, CPU)
+def test_what_holds_no_weights_of_that_kind_is_no_beginning(tmp_path: Path) -> None:
+    def begin() -> None:
+        train_recipe(load_recipe("digits_midrun", [f"weights='{tmp_path}'"]), tmp_path / "run", False, False, CPU)
+
+    with pytest.raises(CheckpointError, match="is neither a bundle nor a folder of weights"):
+        begin()
+    (tmp_path / "recipe.json").write_text('{"kind": "classifier"}')
+    with pytest.raises(CheckpointError, match="holds weights of kind 'classifier', expected 'energy'"):
+        begin()
+    (tmp_path / "recipe.json").write_text('{"kind": "energy"}')
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors does not exist"):
+        begin()
+
+
+@pytest.mark.parametrize("part", sorted(KEPT.iterdir()), ids=lambda path: path.name)
+def test_parts_that_are_kept_are_what_their_recipes_say(part: Path) -> None:
+    listed = read_candidates()
+    recipe = json.loads((part / "recipe.json").read_text())
+    asked = load_recipe(listed.parts[part.name].recipe, listed.parts[part.name].overrides)
+    assert json.loads(asked.model_dump_json()) == recipe
+    network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
+    begin_from(network, part, recipe["kind"])
+    assert read_metrics(part)[-1]["cpu_seconds"] > 60
