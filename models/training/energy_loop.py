@@ -30,7 +30,7 @@ from models.training.chain_gradient import run_last_steps
 from models.training.diagnostics import plot_diagnostics
 from models.training.distributed import NoiseOfShare, World
 from models.training.energy_state import EnergyTraining
-from models.training.objectives import objective
+from models.training.objectives import label_loss, objective
 from models.training.optimization import clip_each, clip_to_spread, set_learning_rate
 from models.training.page import write_page
 from models.training.page_pictures import save_pictures
@@ -212,8 +212,12 @@ def descend(
         labels = [torch.cat([positives.labels, negatives.labels[share]])]
     with autocast(training.device, config.update_precision):
         energies = training.network(both, *labels).float()
-    positive, negative = energies.chunk(2)
-    loss = objective(positive, negative, config, unit, count, world)
+        positive, negative = energies.chunk(2)
+        loss = objective(positive, negative, config, unit, count, world)
+        if isinstance(config, ImplicitRun) and config.label_weight and positives.labels is not None:
+            classes = classes_of(training.network)
+            told = label_loss(training.network, positives.images, positives.labels, classes, count)
+            loss = loss + config.label_weight * told
     training.optimizer.zero_grad(set_to_none=True)
     (loss if more is None else loss + more).backward()
     world.sum_gradients(training.network.parameters())

@@ -4,7 +4,8 @@ Each function gives a process's part of the loss; the parts of all processes add
 positives, and of negatives, of all of them.
 """
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from models.training.distributed import World
@@ -43,3 +44,14 @@ def logsumexp(positive: Tensor, negative: Tensor, count: int, world: World) -> T
 def softplus(positive: Tensor, negative: Tensor, count: int) -> Tensor:
     """mean log(1 + exp(f(positive) - f(negative))) over pairs: what is told apart already teaches no more."""
     return functional.softplus(positive - negative).sum() / count
+
+
+def label_loss(network: nn.Module, images: Tensor, labels: Tensor, classes: int, count: int) -> Tensor:
+    """mean -log p(y | x), with p(y | x) the softmax over labels of -f(x, y): `classes` passes of x [b, C, H, W].
+
+    The likelihood of x given y teaches labels by chains alone; this joint model's other factor (JEM, arXiv 1912.03263)
+    teaches them directly.
+    """
+    every = torch.arange(classes, device=images.device).repeat(len(images))
+    energies = network(images.repeat_interleave(classes, 0), every).float().view(-1, classes)
+    return functional.cross_entropy(-energies, labels, reduction="sum") / count

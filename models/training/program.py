@@ -93,8 +93,14 @@ def check_fit(recipe: ClassifierRecipe | EnergyRecipe, network: nn.Module, data:
         raise ConfigError(f"batch_size {batch} is less than the {world.size} processes that share it")
     if isinstance(recipe, ClassifierRecipe) and world.size > 1:
         raise ConfigError(f"a classifier trains in one process, got {world.size}")
-    if isinstance(recipe, EnergyRecipe) and classes_of(network):
-        check_labels_are_known(recipe, classes_of(network), data)
+    if isinstance(recipe, EnergyRecipe):
+        if classes_of(network):
+            check_labels_are_known(recipe, classes_of(network), data)
+        elif recipe.implicit_run is not None and recipe.implicit_run.label_weight:
+            raise ConfigError(
+                f"implicit_run.label_weight: expected 0 for an energy without classes, got "
+                f"{recipe.implicit_run.label_weight}"
+            )
 
 
 def check_labels_are_known(recipe: EnergyRecipe, classes: int, data: TrainingSet) -> None:

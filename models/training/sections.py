@@ -168,7 +168,8 @@ class ImplicitRun(Restarting):
     """Learning as in IGEBM: chains from a bank, some of them anew, and energies that are kept small.
 
     The objective is a term of f(positives) and f(negatives), and penalty * (mean f(positives)^2 + mean f(negatives)^2),
-    and kl_weight * mean f(ends) where the ends are functions of the weights by which their chains moved.
+    and kl_weight * mean f(ends) where the ends are functions of the weights by which their chains moved, and
+    label_weight * mean -log p(label | positive) where the energy has classes.
 
     Args:
         objective: see `models.training.objectives`.
@@ -182,6 +183,7 @@ class ImplicitRun(Restarting):
     penalty: float = Field(default=1.0, ge=0)
     kl_steps: int = Field(default=0, ge=0)
     kl_weight: float = Field(default=1.0, gt=0)
+    label_weight: float = Field(default=0.0, ge=0, exclude_if=lambda value: not value)  # runs from before still resume
     spread_clip: tuple[NonNegative, NonNegative] | None = (3.0, 0.1)
     adam_betas: tuple[Decay, Decay] = (0.0, 0.999)
     dequantise: bool = True

@@ -1,5 +1,7 @@
 """IGEBM's learning (arXiv 1903.08689) in the one loop: what it comes to, its labels, its checkpoints."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from models.bundle import Bundle, load_bundle
 from models.data import ImageDataset, load_dataset
 from models.errors import CheckpointError, ConfigError
 from models.export import export_bundle
-from models.networks import ARCHITECTURES
-from models.pixels import dequantise_within, to_uint8
+from models.networks import ARCHITECTURES, build_network
+from models.pixels import dequantise_within, from_uint8, to_uint8
+from models.training.objectives import label_loss
 from models.training.program import train_recipe
 from models.training.recipe import load_recipe
 from models.training.run import load_checkpoint, read_metrics
@@ -177,6 +180,32 @@ def test_the_objectives_and_the_term_through_chains_change_what_is_learned(tmp_p
 def test_what_does_not_go_together_is_refused(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(tmp_path, "igebm_digits_conditional", *SMALL_STEPS, override)
+
+
+def test_an_energy_of_images_alone_has_no_labels_to_tell_apart(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="label_weight: expected 0 for an energy without classes, got 0.5"):
+        train(tmp_path, "igebm_digits", *SMALL_STEPS, "implicit_run.label_weight=0.5")
+
+
+def test_the_label_term_teaches_what_tells_digits_apart(tmp_path: Path) -> None:
+    """The same few updates with and without it: only one of them knows held digits by their lowest energy."""
+    digits = load_dataset("digits", "test")
+    network_section = "network={ name = 'vector', arguments = { size = 64, widths = [32], classes = 10 } }"
+    losses = []
+    for weight in (0, 1):
+        overrides = (network_section, "sampler.num_steps=2", "implicit_run.updates=100", "implicit_run.log_every=100")
+        overrides += (f"implicit_run.label_weight={weight}", "implicit_run.learning_rates=0.01")
+        state = train(tmp_path / str(weight), "igebm_digits_conditional", *overrides)
+        recipe = json.loads((tmp_path / str(weight) / "recipe.json").read_text())
+        assert ("label_weight" in recipe["implicit_run"]) == bool(weight), (
+            "what is 0 is not written"
+        )  # runs from before it resume
+        network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
+        network.load_state_dict(state["network"])
+        with torch.no_grad():
+            losses.append(float(label_loss(network.eval(), from_uint8(digits.images), digits.labels, 10, len(digits))))
+    assert losses[0] == pytest.approx(math.log(10), abs=0.1)
+    assert losses[1] < 0.8 * losses[0]
 
 
 def test_streams_have_no_labels_to_learn_from(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from models.banks import Fresh, PersistentBank
 from models.data import ImageDataset
 from models.langevin import LangevinConfig, run_langevin
+from models.networks.vector_energy import VectorEnergy
 from models.pixels import dequantise_within, from_uint8, to_unit
 from models.training.average import WeightAverage
 from models.training.batches import DataStreams
 from models.training.chain_gradient import followed, run_last_steps
 from models.training.distributed import ALONE
 from models.training.energy_state import EnergyTraining
-from models.training.objectives import logsumexp, objective
+from models.training.objectives import label_loss, logsumexp, objective
 from models.training.optimization import clip_to_spread
 from models.training.sections import ImplicitRun
 from tests.models.small_networks import CentredEnergy, QuadraticEnergy
@@ -58,6 +59,30 @@ def test_the_lowest_negatives_weigh_most_where_the_objective_is_logsumexp() -> N
     negative = torch.tensor([0.0, 10.0], requires_grad=True)
     (grad,) = torch.autograd.grad(logsumexp(torch.zeros(2), negative, 2, ALONE), negative)
     assert torch.allclose(grad, torch.tensor([-1.0, -math.exp(-10)]), atol=1e-4)
+
+
+def test_labels_that_change_nothing_teach_only_what_is_a_labels_own() -> None:
+    """All labels begin alike: log K, and the gradients of what they share cancel."""
+    torch.manual_seed(0)
+    network = VectorEnergy(4, [8], classes=3)
+    loss = label_loss(network, torch.randn(6, 1, 2, 2), torch.tensor([0, 0, 1, 0, 2, 2]), 3, 6)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(3), abs=1e-6)
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None
+        largest = float(parameter.grad.abs().max())
+        assert largest > 1e-3 if name.endswith(("shift", "gain")) else largest < 1e-6, name
+
+
+@pytest.mark.parametrize(("labels", "gap"), [([0, 1], -32.0), ([1, 0], 32.0)])
+def test_the_label_loss_is_low_where_the_true_label_has_the_lower_energy(labels: list[int], gap: float) -> None:
+    """Centres at 0 and 1 in 64 pixels: the other label's energy is 32 higher than a centre's own."""
+    network = CentredEnergy(2)
+    with torch.no_grad():
+        network.centres[1] = 1.0
+    images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
+    loss = label_loss(network, images, torch.tensor(labels), 2, count=4)  # another process has the other two
+    assert loss.item() == pytest.approx(0.5 * math.log1p(math.exp(gap)), abs=1e-6)
 
 
 def test_gradients_are_clamped_to_their_spread_as_in_the_papers_adam() -> None:
