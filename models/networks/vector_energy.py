@@ -1,6 +1,7 @@
 """An energy of vectors: points of a plane, trajectories laid flat, states of a robot."""
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as normalise_spectrum
 
 from models.networks.conditioning import Conditioned, check_labels
 from models.networks.energy import make_activation
@@ -19,6 +20,8 @@ class VectorEnergy(nn.Module):
         gain: where every gain starts.
         fixed: the linear maps stay as they were drawn, and shifts and gains alone learn: what is learned of one class
             then leaves the energies of all others as they are.
+        spectral_norm: divide each hidden layer's weight by its largest singular value, as `ResidualEnergy` does: steep
+            energies, whose chains find no way down, are then out of reach.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class VectorEnergy(nn.Module):
         scale: float = 1.0,
         gain: float = 1.0,
         fixed: bool = False,
+        spectral_norm: bool = False,
         activation: str = "silu",
         slope: float = 0.2,
         smoothing: float = 0.01,
@@ -38,11 +42,16 @@ class VectorEnergy(nn.Module):
         self.activation = make_activation(activation, slope, smoothing)
         layers, inputs = [], size
         for width in widths:
-            layers.append(Conditioned(nn.Linear(inputs, width), inputs, width, classes, float(gain)))
+            linear: nn.Module = nn.Linear(inputs, width)
+            if spectral_norm:
+                linear = normalise_spectrum(linear)
+            layers.append(Conditioned(linear, inputs, width, classes, float(gain)))
             inputs = width
         self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(inputs, 1)
         if fixed:
+            if spectral_norm:
+                raise ValueError("fixed: maps that stand still have no spectrum to normalise; expected one of the two")
             if not classes:
                 raise ValueError("fixed: an energy without classes would have nothing to learn; expected classes > 0")
             for linear in [*(layer.layer for layer in layers), self.head]:

@@ -215,8 +215,8 @@ def descend(
         positive, negative = energies.chunk(2)
         loss = objective(positive, negative, config, unit, count, world)
         if isinstance(config, ImplicitRun) and config.label_weight and positives.labels is not None:
-            classes = classes_of(training.network)
-            told = label_loss(training.network, positives.images, positives.labels, classes, count)
+            classes, temperature = classes_of(training.network), config.label_temperature
+            told = label_loss(training.network, positives.images, positives.labels, classes, temperature, count)
             loss = loss + config.label_weight * told
     training.optimizer.zero_grad(set_to_none=True)
     (loss if more is None else loss + more).backward()

@@ -46,12 +46,14 @@ def softplus(positive: Tensor, negative: Tensor, count: int) -> Tensor:
     return functional.softplus(positive - negative).sum() / count
 
 
-def label_loss(network: nn.Module, images: Tensor, labels: Tensor, classes: int, count: int) -> Tensor:
-    """mean -log p(y | x), with p(y | x) the softmax over labels of -f(x, y): `classes` passes of x [b, C, H, W].
+def label_loss(
+    network: nn.Module, images: Tensor, labels: Tensor, classes: int, temperature: float, count: int
+) -> Tensor:
+    """mean -log p(y | x), with p(y | x) the softmax over labels of -f(x, y) / T: `classes` passes of x [b, C, H, W].
 
-    The likelihood of x given y teaches labels by chains alone; this joint model's other factor (JEM, arXiv 1912.03263)
-    teaches them directly.
+    The likelihood of x given y teaches labels by chains alone; this joint model's other factor (JEM, arXiv 1912.03263,
+    where T is 1) teaches them directly, and nothing more once wrong labels' energies are some T higher.
     """
     every = torch.arange(classes, device=images.device).repeat(len(images))
     energies = network(images.repeat_interleave(classes, 0), every).float().view(-1, classes)
-    return functional.cross_entropy(-energies, labels, reduction="sum") / count
+    return functional.cross_entropy(-energies / temperature, labels, reduction="sum") / count

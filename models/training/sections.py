@@ -175,6 +175,7 @@ class ImplicitRun(Restarting):
         objective: see `models.training.objectives`.
         kl_steps: how many of a chain's last steps are differentiated through; 0 leaves that term out, as every
             experiment of the paper's code does.
+        label_temperature: of p(label | positive); the smaller, the smaller the differences between labels' energies.
     """
 
     data_noise: float = Field(default=0.0, ge=0)
@@ -183,7 +184,9 @@ class ImplicitRun(Restarting):
     penalty: float = Field(default=1.0, ge=0)
     kl_steps: int = Field(default=0, ge=0)
     kl_weight: float = Field(default=1.0, gt=0)
-    label_weight: float = Field(default=0.0, ge=0, exclude_if=lambda value: not value)  # runs from before still resume
+    # Left out of what is written where they are as in runs from before, which still resume.
+    label_weight: float = Field(default=0.0, ge=0, exclude_if=lambda value: value == 0.0)
+    label_temperature: float = Field(default=1.0, gt=0, exclude_if=lambda value: value == 1.0)
     spread_clip: tuple[NonNegative, NonNegative] | None = (3.0, 0.1)
     adam_betas: tuple[Decay, Decay] = (0.0, 0.999)
     dequantise: bool = True

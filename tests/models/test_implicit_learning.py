@@ -203,7 +203,9 @@ def test_the_label_term_teaches_what_tells_digits_apart(tmp_path: Path) -> None:
         network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
         network.load_state_dict(state["network"])
         with torch.no_grad():
-            losses.append(float(label_loss(network.eval(), from_uint8(digits.images), digits.labels, 10, len(digits))))
+            losses.append(
+                float(label_loss(network.eval(), from_uint8(digits.images), digits.labels, 10, 1.0, len(digits)))
+            )
     assert losses[0] == pytest.approx(math.log(10), abs=0.1)
     assert losses[1] < 0.8 * losses[0]
 

@@ -65,7 +65,7 @@ def test_labels_that_change_nothing_teach_only_what_is_a_labels_own() -> None:
     """All labels begin alike: log K, and the gradients of what they share cancel."""
     torch.manual_seed(0)
     network = VectorEnergy(4, [8], classes=3)
-    loss = label_loss(network, torch.randn(6, 1, 2, 2), torch.tensor([0, 0, 1, 0, 2, 2]), 3, 6)
+    loss = label_loss(network, torch.randn(6, 1, 2, 2), torch.tensor([0, 0, 1, 0, 2, 2]), 3, 1.0, 6)
     loss.backward()
     assert loss.item() == pytest.approx(math.log(3), abs=1e-6)
     for name, parameter in network.named_parameters():
@@ -81,8 +81,9 @@ def test_the_label_loss_is_low_where_the_true_label_has_the_lower_energy(labels:
     with torch.no_grad():
         network.centres[1] = 1.0
     images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
-    loss = label_loss(network, images, torch.tensor(labels), 2, count=4)  # another process has the other two
-    assert loss.item() == pytest.approx(0.5 * math.log1p(math.exp(gap)), abs=1e-6)
+    for temperature in (1.0, 20.0):
+        loss = label_loss(network, images, torch.tensor(labels), 2, temperature, count=4)  # another process has others
+        assert loss.item() == pytest.approx(0.5 * math.log1p(math.exp(gap / temperature)), abs=1e-6)
 
 
 def test_gradients_are_clamped_to_their_spread_as_in_the_papers_adam() -> None:

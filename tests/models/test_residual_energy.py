@@ -136,6 +136,24 @@ def test_every_convolution_has_norm_one_and_blocks_begin_as_their_shortcuts() ->
     assert torch.allclose(network(x), before, rtol=0.01)
 
 
+def test_spectral_norm_bounds_the_slope_of_a_vector_energy() -> None:
+    """With gains of 1 by the head's norm alone, SiLU being at most 1.1 steep; longer weights change nothing."""
+    torch.manual_seed(0)
+    network, x = VectorEnergy(20, [16, 16], spectral_norm=True), 3 * torch.randn(200, 20)
+    for _ in range(30):  # a power iteration each
+        network(x)
+    network.eval()
+    before, slopes = energy_gradient(network, x, "float32")
+    assert float(slopes.norm(dim=1).max()) < 1.1**2 * float(network.head.weight.detach().norm())
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("original"):
+                parameter.mul_(50.0)
+    assert torch.allclose(network(x), before, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="fixed: .* no spectrum"):
+        VectorEnergy(20, [16], classes=2, fixed=True, spectral_norm=True)
+
+
 def test_dropout_is_for_learning_alone() -> None:
     network, x = seen(small(dropout=0.5)), images(4)
     network.eval()
