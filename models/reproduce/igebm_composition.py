@@ -30,7 +30,8 @@ def remake(folder: Path, device: torch.device, settings: Settings | None = None)
     recogniser = learn_recogniser(settings.side, values, settings.recogniser_updates, settings.seed)
     concepts = Concepts(folder, settings, grid, recogniser, device)
     right, shown = concepts.composed()
-    plot_compositions(shown, folder / SHEET)
+    logic, logical = concepts.logical()
+    plot_compositions(shown | logical, folder / SHEET)
     spent = time.process_time() - start
     crossed = [concepts.crossed(fraction) for fraction in settings.fractions]
     curves = {
@@ -38,13 +39,14 @@ def remake(folder: Path, device: torch.device, settings: Settings | None = None)
         for kind in ("position", "scale")
     }
     plot_zero_shot(settings.fractions, curves, folder / CURVES)
-    return _finding(settings, grid, right, crossed, spent + sum(each.cpu_seconds for each in crossed))
+    return _finding(settings, grid, right, logic, crossed, spent + sum(each.cpu_seconds for each in crossed))
 
 
 def _finding(
     settings: Settings,
     grid: SpriteGrid,
     right: Shares,
+    logic: Mapping[str, float],
     crossed: Sequence[Crossed],
     seconds: float,
 ) -> Finding:
@@ -55,27 +57,31 @@ def _finding(
             "IGEBM's figures of composed concepts (pictures) and of zero-shot cross products of size and position "
             "against a conditional decoder (a curve, whose values we do not have)."
         ),
-        numbers=_numbers(right, crossed, grid),
+        numbers=_numbers(right, logic, crossed, grid),
         setting=(
             f"{len(grid.images):,} sprites of {settings.side} pixels rendered here, levels {grid.values.sizes}. Each "
             f"energy: {recipe.network.name} {recipe.network.arguments}, {recipe.learning.updates} updates of "
             f"{recipe.learning.batch_size}, chains of {recipe.sampler.num_steps} steps. Judged: chains of "
             f"{settings.steps} steps from noise, by a recogniser learned on rendered sprites. Cross products: seen are "
             "the largest scale at every place, every scale at the middle place, and a fraction of the other "
-            f"combinations; judged are those not seen, or all of them where all were, {settings.samples} chains each."
+            f"combinations; judged are those not seen, or all of them where all were, {settings.samples} chains each. "
+            f"OR mixes two places' energies, NOT takes {settings.avoided:g} of one away."
         ),
         why=explain(right, crossed),
         pictures=(CURVES, SHEET),
         cpu_hours=seconds / 3600,
         details={
             "recognised, %": {names: dict(shares) for names, shares in right.items()},
+            "recognised of OR and NOT, %": dict(logic),
             "cross products": [each.model_dump(mode="json", exclude={"asked"}) for each in crossed],
             "settings": settings.model_dump(mode="json"),
         },
     )
 
 
-def _numbers(right: Shares, crossed: Sequence[Crossed], grid: SpriteGrid) -> tuple[Number, ...]:
+def _numbers(
+    right: Shares, logic: Mapping[str, float], crossed: Sequence[Crossed], grid: SpriteGrid
+) -> tuple[Number, ...]:
     numbers = []
     for each in (crossed[0], crossed[-1]):
         seen = f"{each.fraction:.0%} of combinations seen besides the slices"
@@ -83,9 +89,12 @@ def _numbers(right: Shares, crossed: Sequence[Crossed], grid: SpriteGrid) -> tup
             for kind, unit, ours in (("place", "pixels", errors.position), ("scale", "%", 100 * errors.scale)):
                 what = f"error of {kind}, {seen}: {method}"
                 numbers.append(Number(what=what, paper=None, ours=round(ours, 2), unit=unit))
-    for names in (*CROSSED, " + ".join(CROSSED), " + ".join(grid.levels)):
+    for names in (*grid.levels, " + ".join(CROSSED), " + ".join(grid.levels), REAL):
         share = statistics.mean(right[names].values())
-        numbers.append(Number(what=f"levels recognised, {names}", paper=None, ours=round(share, 1), unit="%"))
+        chance = f" (chance {100 / grid.values.sizes[names]:.0f} %)" if names in grid.levels else ""
+        numbers.append(Number(what=f"levels recognised, {names}{chance}", paper=None, ours=round(share, 1), unit="%"))
+    for what, share in logic.items():
+        numbers.append(Number(what=f"chains of {what}", paper=None, ours=round(share, 1), unit="%"))
     return tuple(numbers)
 
 
@@ -94,15 +103,19 @@ def explain(right: Shares, crossed: Sequence[Crossed]) -> str:
     said = []
     for each in (crossed[0], crossed[-1]):
         ours, theirs = each.errors[ENERGIES], each.errors[DECODER]
+        place, scale = (
+            "added energies" if mine < other else "the decoder" if other < mine else "neither"
+            for mine, other in ((ours.position, theirs.position), (ours.scale, theirs.scale))
+        )
         said.append(
             f"With {each.fraction:.0%} of the combinations seen besides the slices, added energies miss the place by "
             f"{ours.position:.2f} pixels and the scale by {ours.scale:.0%}, the decoder by {theirs.position:.2f} and "
-            f"{theirs.scale:.0%}."
+            f"{theirs.scale:.0%}: nearer in place: {place}; in scale: {scale}."
         )
     told = [f"{name} {right[name][name]:.0f} % (real sprites: {shares:.0f} %)" for name, shares in right[REAL].items()]
     said.append(
-        f"The recogniser finds the level that one energy alone was asked to draw: {', '.join(told)}. The decoder draws "
-        "the mean of all that it saw of a combination. Our energies are small and learn for a minute; being fully "
-        "connected, they do not carry a scale from where it was seen to other places, as the paper's convolutions do."
+        f"The recogniser finds the level that one energy alone was asked to draw: {', '.join(told)}. Sprites are "
+        "small, energies fully connected where the paper's are convolutions, and each learns for a minute. The decoder "
+        "draws the mean of all that it saw of a combination."
     )
     return " ".join(said)

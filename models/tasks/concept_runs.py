@@ -1,27 +1,27 @@
 """Energies of sprites' concepts: learned, added, and judged by what a recogniser sees in what they draw."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from models.composed import Conditional
 from models.config import Frozen
 from models.console import console
 from models.data_sprites import SpriteGrid, SpriteLevels
 from models.files import replace_file
+from models.gradients import Energy
 from models.kept import kept_record, require_same
+from models.langevin import run_langevin
+from models.noise import SeededNoise
 from models.pixels import from_uint8
-from models.tasks.concepts import (
-    Recogniser,
-    combinations,
-    learn_decoder,
-    sample_concepts,
-    seen_combinations,
-)
+from models.tasks.composition import EnergyMixture, conjunction, negation
+from models.tasks.concepts import Recogniser, combinations, learn_decoder, seen_combinations
 from models.training.frozen_parts import averaged_energy
 from models.training.program import train_recipe
 from models.training.recipe import load_energy_recipe
@@ -39,19 +39,21 @@ class Settings(Frozen):
         fractions: of the combinations of a scale and a position, besides the two slices that are always seen.
         samples: chains of each combination, and of each set of concepts.
         steps: of the chains that are judged.
+        avoided: the strength of an energy that is negated.
     """
 
     recipe: str = "sprites_concept"
     overrides: tuple[str, ...] = ()
-    side: int = Field(default=32, ge=16)
-    scales: tuple[float, ...] = SpriteLevels().scales
+    side: int = Field(default=16, ge=16)
+    scales: tuple[float, ...] = (0.65, 0.85, 1.1, 1.45)
     rotations: tuple[float, ...] = SpriteLevels().rotations
-    positions: tuple[float, ...] = SpriteLevels().positions
-    fractions: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
+    positions: tuple[float, ...] = (0.32, 0.5, 0.68)
+    fractions: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0)
     samples: int = Field(default=3, ge=1)
     composed: int = Field(default=128, ge=8)
     steps: int = Field(default=300, ge=1)
-    recogniser_updates: int = Field(default=2_000, ge=1)
+    avoided: float = Field(default=0.3, gt=0)
+    recogniser_updates: int = Field(default=4_000, ge=1)
     decoder_updates: int = Field(default=1_000, ge=1)
     seed: int = 0
 
@@ -102,28 +104,71 @@ class Concepts:
         train_recipe(recipe, path, resume=True, amend=False, device=self.device, part=part)
         return averaged_energy(path / "checkpoint.pt", self.device)
 
-    def drawn(self, networks: Mapping[str, nn.Module], levels: Mapping[str, Tensor]) -> Tensor:
-        """Chains of the added energies with each concept's levels, int64 [N]; on the CPU."""
-        settings = self.settings
+    @cached_property
+    def networks(self) -> dict[str, nn.Module]:
+        """The energies of all concepts, each learned on all sprites."""
+        return {name: self.energy("concepts", name) for name in self.grid.levels}
+
+    def drawn(self, energy: Energy, count: int) -> Tensor:
+        """Chains of an energy from uniform noise, [count, 1, S, S] in [-1, 1]; on the CPU."""
+        settings, device = self.settings, self.device
         sampler = load_energy_recipe(settings.recipe, settings.overrides).sampler
         sampler = sampler.model_copy(update={"num_steps": settings.steps})
-        generator = torch.Generator(self.device).manual_seed(settings.seed)
-        asked = {name: levels[name].to(self.device) for name in networks}
-        return sample_concepts(networks, asked, (1, settings.side, settings.side), sampler, generator).cpu()
+        generator = torch.Generator(device).manual_seed(settings.seed)
+        starts = torch.rand(count, 1, settings.side, settings.side, generator=generator, device=device) * 2.0 - 1.0
+        return run_langevin(energy, starts, sampler, randn_like=SeededNoise(generator))[0].cpu()
+
+    def added(self, networks: Mapping[str, nn.Module], levels: Mapping[str, Tensor]) -> Tensor:
+        """Chains of the added energies with each concept's levels, int64 [N]."""
+        count = len(next(iter(levels.values())))
+        conditional = [Conditional(network, levels[name].to(self.device)) for name, network in networks.items()]
+        return self.drawn(conjunction(conditional), count)
 
     def composed(self) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
         """By set of concepts: per cent of each concept's levels that are recognised, and the images [N, 1, S, S]."""
-        networks = {name: self.energy("concepts", name) for name in self.grid.levels}
         generator = torch.Generator().manual_seed(self.settings.seed)
         rows = torch.randint(len(self.grid.images), (self.settings.composed,), generator=generator)
-        levels = {name: self.grid.levels[name][rows] for name in networks}
+        levels = {name: self.grid.levels[name][rows] for name in self.networks}
         shown = {
-            " + ".join(names): self.drawn({name: networks[name] for name in names}, levels)
-            for names in (*((name,) for name in networks), CROSSED, tuple(networks))
+            " + ".join(names): self.added({name: self.networks[name] for name in names}, levels)
+            for names in (*((name,) for name in self.networks), CROSSED, tuple(self.networks))
         }
         right = {title: self._recognised(images, levels, title.split(" + ")) for title, images in shown.items()}
-        right[REAL] = self._recognised(from_uint8(self.grid.images), self.grid.levels, list(networks))
+        right[REAL] = self._recognised(from_uint8(self.grid.images), self.grid.levels, list(self.networks))
         return right, shown
+
+    def logical(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """What OR and NOT draw: per cent of chains recognised at a place or with a scale, and the images [N, 1, S, S].
+
+        OR mixes the first place's and the last place's energies. NOT takes `avoided` of the middle place's energy from
+        the largest scale's added to that of any place: what bounds it is what it is taken from.
+        """
+        scales, places = (self.grid.values.sizes[concept] for concept in CROSSED)
+        last, middle, largest = places - 1, places // 2, scales - 1
+        ends = self._any_place((0, last))
+        anywhere = conjunction([self._with_level("scale", largest), self._any_place(range(places))])
+        elsewhere = negation(anywhere, self._with_level("position", middle), self.settings.avoided)
+        shares, shown = {}, {}
+        of_largest = {"middle place": ("position", middle), "largest scale": ("scale", largest)}
+        for title, energy, judged in (
+            ("first place OR last place", ends, {"first place": ("position", 0), "last place": ("position", last)}),
+            ("largest scale", anywhere, of_largest),
+            ("largest scale NOT middle place", elsewhere, of_largest),
+        ):
+            shown[title] = self.drawn(energy, self.settings.composed)
+            found = self.recogniser.concepts(shown[title], self.grid.values)
+            for told, (concept, level) in judged.items():
+                shares[f"{title}: {told}"] = 100 * float((found[concept] == level).float().mean())
+        return shares, shown
+
+    def _with_level(self, concept: str, level: int) -> Energy:
+        levels = torch.full((self.settings.composed,), level, device=self.device)
+        return Conditional(self.networks[concept], levels)
+
+    def _any_place(self, places: Sequence[int]) -> Energy:
+        temperature = load_energy_recipe(self.settings.recipe, self.settings.overrides).sampler.temperature
+        energies = tuple(self._with_level("position", place) for place in places)
+        return EnergyMixture(energies, (1 / len(energies),) * len(energies), temperature)
 
     def crossed(self, fraction: float) -> Crossed:
         """Energies of scale and of position, and a decoder of both, from the slices and a fraction of the rest."""
@@ -135,11 +180,14 @@ class Concepts:
         sizes = (grid.values.sizes[CROSSED[0]], grid.values.sizes[CROSSED[1]])
         seen = seen_combinations(sizes, (sizes[0] - 1, sizes[1] // 2), fraction, settings.seed)
         kept = seen.flatten()[combinations(grid, *CROSSED)]
-        networks = {name: self.energy(path.parent.name, name, kept) for name in CROSSED}
+        everything = bool(seen.all())
+        networks = {
+            name: self.networks[name] if everything else self.energy(path.parent.name, name, kept) for name in CROSSED
+        }
         decoder = learn_decoder(grid, CROSSED, kept, settings.decoder_updates, settings.seed)
-        asked = (seen if bool(seen.all()) else ~seen).nonzero().repeat(settings.samples, 1)
+        asked = (seen if everything else ~seen).nonzero().repeat(settings.samples, 1)
         levels = dict(zip(CROSSED, asked.unbind(1), strict=True))
-        drawn = {ENERGIES: self.drawn(networks, levels), DECODER: decoder(*levels.values())}
+        drawn = {ENERGIES: self.added(networks, levels), DECODER: decoder(*levels.values())}
         errors = {method: recognised_errors(self.recogniser, x, levels, grid.values) for method, x in drawn.items()}
         errors[REAL] = recognised_errors(self.recogniser, from_uint8(grid.images), grid.levels, grid.values)
         result = Crossed(

@@ -4,41 +4,19 @@ IGEBM (arXiv 1903.08689) asks whether a size and a position that were never seen
 energies of size and of position, each learned alone, are added, beside a decoder that reads both and learns to copy.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.composed import Conditional
 from models.console import progress_bar
 from models.data_sprites import SHAPES, SpriteFactors, SpriteGrid, SpriteLevels, render_sprites
 from models.errors import ConfigError, TrainingDiverged
-from models.langevin import LangevinConfig, run_langevin
-from models.noise import SeededNoise
 from models.pixels import from_uint8
-from models.tasks.composition import conjunction
 
 BLUR = 0.1
 """Largest standard deviation of the noise that the recogniser learns to see through: chains leave some."""
-
-
-def sample_concepts(
-    networks: Mapping[str, nn.Module],
-    levels: Mapping[str, Tensor],
-    shape: Sequence[int],
-    sampler: LangevinConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """Images [N, *shape] in [-1, 1]: chains of all concepts' energies together, from uniform noise.
-
-    Args:
-        levels: each concept's level, int64 [N], on the generator's device.
-    """
-    count, device = len(next(iter(levels.values()))), generator.device
-    starts = torch.rand(count, *shape, generator=generator, device=device) * 2.0 - 1.0
-    energy = conjunction([Conditional(network, levels[concept]) for concept, network in networks.items()])
-    return run_langevin(energy, starts, sampler, randn_like=SeededNoise(generator))[0]
 
 
 def combinations(grid: SpriteGrid, first: str, second: str) -> Tensor:
@@ -86,10 +64,10 @@ class Recogniser(nn.Module):
         self.outputs = (len(SHAPES), rotations, 3)
         layers: list[nn.Module] = []
         inputs = 1
-        for outputs in (width, 2 * width, 2 * width):
+        for outputs in (width, 2 * width):
             layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.ReLU()]
             inputs = outputs
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * (side // 8) ** 2, 128), nn.ReLU())
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * (side // 4) ** 2, 128), nn.ReLU())
         self.head = nn.Linear(128, sum(self.outputs))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

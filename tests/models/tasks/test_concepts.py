@@ -107,6 +107,10 @@ def test_added_energies_draw_the_scale_and_the_place_that_were_asked_for(
     assert crossed["errors"][REAL]["position"] < min(ours["position"], crossed["errors"][DECODER]["position"])
     assert finding.details["recognised, %"]["position"]["position"] > 60
     assert f"{ours['position']:.2f} pixels" in finding.why
+    assert not (tmp_path / "fraction1" / "scale").exists(), "what saw all sprites is not learned twice"
+    logic = finding.details["recognised of OR and NOT, %"]
+    ends = [logic[f"first place OR last place: {end} place"] for end in ("first", "last")]
+    assert sum(ends) > 70, "by chance half of them"
     for picture in finding.pictures:
         assert (tmp_path / picture).stat().st_size > 5_000
     concepts = Concepts(tmp_path, SMALL, grid, recogniser, torch.device("cpu"))
