@@ -13,7 +13,7 @@ const ROWS = 5;
  */
 export function probabilityTable(columns, truth) {
   const found = columns.map(
-    ({ predictions }) => new Map(predictions.map((each) => [each.label, each.probability ?? 0])),
+    ({ predictions }) => new Map(predictions.map(({ label, probability }) => [label, probability])),
   );
   const labels = [...new Set(found.flatMap((each) => [...each.keys()]))];
   const most = (/** @type {string} */ label) => Math.max(...found.map((each) => each.get(label) ?? 0));
@@ -35,15 +35,16 @@ export function probabilityTable(columns, truth) {
           "tr",
           { class: label === truth ? "truth" : null },
           h("th", { scope: "row" }, label, label === truth ? h("span", { class: "hint" }, " true") : null),
-          ...found.map((each) => h("td", {}, bar(each.get(label) ?? 0))),
+          ...found.map((each) => h("td", {}, bar(each.get(label) ?? null))),
         ),
       ),
     ),
   );
 }
 
-/** @param {number} share */
+/** @param {number | null} share null where the server sent none */
 function bar(share) {
+  if (share === null) return h("span", { class: "hint" }, "\u2013");
   const amount = s("rect", { x: 0, y: 0, width: (100 * share).toFixed(1), height: 6 });
   const drawing = s(
     "svg",

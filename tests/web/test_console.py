@@ -71,6 +71,21 @@ def test_choices_are_sent(visit: Visit, demo: httpx.Client, digit: Path) -> None
     expect(page.locator(".votes li")).to_have_count(3)
 
 
+def test_a_probability_that_was_not_sent_is_none(visit: Visit, demo: httpx.Client, digit: Path) -> None:
+    """Of the bare classifier a server tells the likeliest class alone."""
+    page = visit(demo)
+    pick(page, digit)
+    page.fill("#steps", "5")
+    page.click("#defend")
+    finish(page)
+    expect(page.locator(".probabilities thead th")).to_have_text(["Class", "Bare", "Purified"])
+    bare = page.locator(".probabilities tbody td:nth-child(2)").all_text_contents()
+    assert len([text for text in bare if text.endswith("%")]) == 1
+    assert [text for text in bare if not text.endswith("%")] == ["\u2013"] * 4
+    purified = page.locator(".probabilities tbody td:nth-child(3)").all_text_contents()
+    assert all(text.endswith("%") for text in purified)
+
+
 def test_the_film_can_be_turned_back(visit: Visit, demo: httpx.Client, digit: Path) -> None:
     page = visit(demo, reduced_motion="reduce")
     pick(page, digit)
