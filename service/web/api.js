@@ -69,7 +69,7 @@ export function upload(image, signal, accept) {
 export async function* events(path, init) {
   const response = await request(path, init);
   let text = "";
-  for await (const chunk of chunks(response)) {
+  for await (const chunk of chunks(response, init.signal)) {
     text += chunk;
     const blocks = text.split("\n\n");
     text = blocks.pop() ?? "";
@@ -86,11 +86,21 @@ export async function* events(path, init) {
   throw failure("The answer broke off", "The server closed the connection before the result.");
 }
 
-/** @param {Response} response @returns {AsyncGenerator<string>} */
-async function* chunks(response) {
+/**
+ * @param {Response} response
+ * @param {AbortSignal | null | undefined} signal
+ * @returns {AsyncGenerator<string>}
+ */
+async function* chunks(response, signal) {
   const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
   for (;;) {
-    const part = await reader?.read();
+    let part;
+    try {
+      part = await reader?.read();
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw failure("The answer broke off", "The connection was lost before the result. The server may have stopped.");
+    }
     if (!part || part.done) return;
     yield part.value;
   }

@@ -74,8 +74,9 @@ export function startDefence(info, report, listener) {
       await defend(defended, results, calls, mine.signal);
     } catch (error) {
       if (!mine.signal.aborted) {
-        listener.onProblem(error);
+        // In this order: what is no ProblemError is thrown on.
         status.textContent = error instanceof ProblemError ? `${error.problem.title}.` : "Something went wrong.";
+        listener.onProblem(error);
       } else if (running === mine) status.textContent = "Stopped.";
     } finally {
       listener.onCalls(calls);

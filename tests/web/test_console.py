@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from models.bundle import Bundle
+from tests.service.test_draining import process
 from tests.web.conftest import Visit
 from tests.web.page import finish, pick, run
 
@@ -153,6 +154,22 @@ def test_a_server_that_is_gone_is_told(visit: Visit, demo: httpx.Client, digit: 
     page.route("**/demo/classify*", lambda route: route.abort())
     page.click("#defend")
     expect(page.get_by_role("alert")).to_contain_text("The server can not be reached")
+
+
+def test_a_server_that_dies_amid_an_answer_is_told(visit: Visit, digit: Path) -> None:
+    """SIGKILL while its chains run, 288,000 image-steps of them."""
+    with process("--demo") as (server, client):
+        page = visit(client, expected=("ERR_INCOMPLETE_CHUNKED_ENCODING",))
+        pick(page, digit)
+        page.fill("#steps", "2000")
+        page.fill("#replicates", "16")
+        page.check("#certify")
+        page.click("#defend")
+        expect(page.locator("#status")).to_contain_text("Purifying:")
+        server.kill()
+        expect(page.get_by_role("alert")).to_contain_text("The answer broke off")
+        expect(page.locator("#status")).to_have_text("The answer broke off.")
+        expect(page.locator("#stop")).to_be_hidden()
 
 
 def test_a_run_can_be_stopped(visit: Visit, demo: httpx.Client, digit: Path) -> None:
