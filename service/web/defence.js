@@ -128,7 +128,7 @@ export function startDefence(info, report, listener) {
       } else if (name === "preview") results.showPreview(data);
       else if (name === "votes") results.showVotes(data.votes);
       else if (name === "result") {
-        if (!info.demo) results.showPurified(await purified(subject, query, signal));
+        if (!info.demo) results.showFurther(await purify(subject, query, calls, signal));
         results.showAnswer(data);
         setProgress(1);
         status.textContent = `Done in ${duration(data.timings.total_ms)}: ${data.predictions[0].label}.`;
@@ -139,11 +139,13 @@ export function startDefence(info, report, listener) {
   /**
    * @param {Picture} subject
    * @param {URLSearchParams} like
+   * @param {Call[]} calls
    * @param {AbortSignal} signal
    * @returns {Promise<import("./types.js").Purification>}
    */
-  async function purified(subject, like, signal) {
+  async function purify(subject, like, calls, signal) {
     const query = new URLSearchParams([...like].filter(([name]) => ["preset", "steps", "resize"].includes(name)));
+    calls.push({ path: "purify", query, picture: subject });
     return getJson(`purify?${query}`, upload(subject.blob, signal, "application/json"));
   }
 

@@ -27,6 +27,8 @@ export class Results {
     this.energies = [];
     /** @type {Film | null} */
     this.film = null;
+    /** Whether the chain that is shown has a vote. */
+    this.voted = true;
     this.original = card("Picture", h("img", { src: this.url, alt: `The picture ${picture.name}` }));
     if (this.truth) describe(this.original, this.truth);
     this.pictures = h("div", { class: "pictures" }, this.original);
@@ -116,15 +118,20 @@ export class Results {
     return h("li", { class: mark }, image, h("span", {}, label), h("span", { class: "hint" }, percent(probability)));
   }
 
-  /** A further chain's end, where chains can not be watched. @param {import("./types.js").Purification} purification */
-  showPurified(purification) {
+  /**
+   * Another chain's end, where chains can not be watched; the verdict is not about it.
+   * @param {import("./types.js").Purification} purification
+   */
+  showFurther(purification) {
     this.film?.add([{ step: purification.steps, png_base64: purification.png_base64 }]);
+    if (this.purified) describe(this.purified, "one further chain, not one of those that voted");
+    this.voted = false;
   }
 
   /** @param {Classification} answer */
   showAnswer(answer) {
     const first = answer.predictions[0];
-    if (this.purified) predict(this.purified, first, this.reference);
+    if (this.purified && this.voted) predict(this.purified, first, this.reference);
     if (!this.attacked && answer.undefended) predict(this.original, answer.undefended, this.reference);
     this.verdict.textContent = [this.attackSentence(), this.defenceSentence(answer)].filter(Boolean).join(" ");
     this.showNotice();

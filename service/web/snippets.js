@@ -25,6 +25,19 @@ export function showSnippets(place, calls, keyed) {
   );
 }
 
+/** What each path is in the typed client. */
+const CLIENT = /** @type {Record<string, {name: string, method: string, options: string}>} */ ({
+  "demo/attack": { name: "attacked", method: "attack", options: "AttackOptions" },
+  classify: { name: "answer", method: "classify", options: "ClassifyOptions" },
+  purify: { name: "purified", method: "purify", options: "PurifyOptions" },
+});
+
+/** What a call's answer leaves behind. */
+const AFTER = /** @type {Record<string, string>} */ ({
+  classify: "print(answer.predictions[0])",
+  purify: 'Path("purified.png").write_bytes(purified.png)',
+});
+
 /** @param {string} title @param {string} text */
 function snippet(title, text) {
   const code = h("code", {}, text);
@@ -51,34 +64,38 @@ function curl({ path, query, picture }, keyed) {
   const command = `curl ${key}-F ${quoted(`image=@${picture.name}`)} \\\n  ${quoted(`${address(path)}?${query}`)}`;
   const fetched = fromGallery(picture) ? `curl -O ${quoted(address(`web/gallery/${picture.name}`))}\n` : "";
   const extract = `grep -o '"attacked_png_base64":"[^"]*' | cut -d '"' -f 4 | base64 -d`;
-  const kept = path === "demo/attack" ? ` \\\n  | ${extract} > attacked.png` : "";
+  const kept = { "demo/attack": ` \\\n  | ${extract} > attacked.png`, purify: " -o purified.png" }[path] ?? "";
   return fetched + command + kept;
 }
 
 /** @param {import("./defence.js").Call[]} calls @param {boolean} keyed */
 function python(calls, keyed) {
-  const kinds = calls.map(({ path }) => (path === "demo/attack" ? "AttackOptions" : "ClassifyOptions"));
-  const attacking = kinds.includes("AttackOptions");
+  const paths = calls.map(({ path }) => path);
+  const attacking = paths.includes("demo/attack");
   const first = calls[0].picture;
   const fetching = fromGallery(first);
-  const modules = [...(keyed ? ["import os"] : []), ...(fetching ? ["from urllib.request import urlopen"] : [])];
+  const modules = [
+    ...(keyed ? ["import os"] : []),
+    ...(paths.includes("purify") ? ["from pathlib import Path"] : []),
+    ...(fetching ? ["from urllib.request import urlopen"] : []),
+  ];
   const key = keyed ? ', os.environ["LIMPID_API_KEY"]' : "";
   const lines = [
     '# The client comes with Limpid: pip install -e ".[client]" in its folder.',
     ...modules,
     ...(modules.length ? [""] : []),
-    `from service.client import ${[...new Set([...kinds, "Client"])].sort().join(", ")}`,
+    `from service.client import ${[...new Set([...paths.map((path) => CLIENT[path].options), "Client"])].sort().join(", ")}`,
     "",
     `with Client(${JSON.stringify(address(""))}${key}) as client:`,
   ];
   if (fetching) lines.push(`    picture = urlopen(${JSON.stringify(address(`web/gallery/${first.name}`))}).read()`);
-  calls.forEach(({ path, query, picture }, place) => {
+  for (const { path, query, picture } of calls) {
     const source = fetching ? "picture" : JSON.stringify(picture.name);
     const image = attacking && path !== "demo/attack" ? "attacked.png" : source;
-    const [name, method] = path === "demo/attack" ? ["attacked", "attack"] : ["answer", "classify"];
-    lines.push(`    ${name} = client.${method}(${image}, ${kinds[place]}(${literals(query)}))`);
-    if (name === "answer") lines.push("    print(answer.predictions[0])");
-  });
+    const { name, method, options } = CLIENT[path];
+    lines.push(`    ${name} = client.${method}(${image}, ${options}(${literals(query)}))`);
+    if (AFTER[path]) lines.push(`    ${AFTER[path]}`);
+  }
   return lines.join("\n");
 }
 

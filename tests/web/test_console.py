@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from models.bundle import Bundle
+from models.image_files import read_image
 from tests.service.test_draining import process
 from tests.web.conftest import Visit
 from tests.web.page import finish, pick, run
@@ -209,7 +210,9 @@ def test_everything_is_done_by_keyboard(visit: Visit, demo: httpx.Client, digit:
     expect(page.locator("figcaption strong").nth(1)).to_have_text("Attacked")
 
 
-def test_a_server_with_keys_is_used_with_one(visit: Visit, plain: httpx.Client, digit: Path, tmp_path: Path) -> None:
+def test_a_server_with_keys_is_used_with_one(
+    visit: Visit, plain: httpx.Client, digit: Path, tmp_path: Path, digits_bundle: Bundle
+) -> None:
     page = visit(plain, expected=("401",))
     field = page.get_by_label("This server asks for a key")
     field.fill("wrong")
@@ -225,12 +228,18 @@ def test_a_server_with_keys_is_used_with_one(visit: Visit, plain: httpx.Client, 
     finish(page)
     expect(page.locator(".votes")).to_have_count(0)
     expect(page.locator(".verdict")).to_contain_text("of 8 replicates do")
-    expect(page.locator(".picture").last.locator("img")).to_have_attribute("src", re.compile("^data:image/png"))
+    further = page.locator(".picture").last
+    expect(further.locator("img")).to_have_attribute("src", re.compile("^data:image/png"))
+    expect(further.locator(".said")).to_have_text("one further chain, not one of those that voted")
     assert page.evaluate("() => JSON.stringify([localStorage, sessionStorage, document.cookie])") == '[{},{},""]'
     page.click("#tab-api")
     command, program = page.locator("#panel-api code").all_text_contents()
     assert "X-API-Key: $LIMPID_API_KEY" in command
     (tmp_path / digit.name).write_bytes(digit.read_bytes())
     assert "label='6'" in run(program, tmp_path, LIMPID_API_KEY="hush")
+    purified = tmp_path / "purified.png"
+    drawn = purified.read_bytes()
     environment = {**os.environ, "LIMPID_API_KEY": "hush"}
     subprocess.run(["bash", "-c", f"{command} --silent --fail"], cwd=tmp_path, env=environment, check=True)
+    assert read_image(purified, digits_bundle.manifest.image).shape == (1, 8, 8)
+    assert purified.read_bytes() != drawn  # of another chain
