@@ -2,23 +2,15 @@
 
 import { getJson, ProblemError, useKey } from "./api.js";
 import { startDefence } from "./defence.js";
-import { byId, h } from "./dom.js";
+import { byId } from "./dom.js";
 import { startOperations } from "./operations.js";
+import { showProblem } from "./problem.js";
 import { showRobustness } from "./robustness.js";
 import { showSnippets } from "./snippets.js";
 import { startTabs } from "./tabs.js";
 
 /** @param {unknown} error null takes the last one away */
-function showProblem(error) {
-  const place = byId("problem", HTMLElement);
-  place.hidden = error === null;
-  if (error === null) return;
-  const problem =
-    error instanceof ProblemError ? error.problem : { title: "The page failed", detail: String(error), request_id: "" };
-  const id = problem.request_id ? h("span", { class: "hint" }, ` Request ${problem.request_id}`) : null;
-  place.replaceChildren(h("strong", {}, problem.title), h("p", {}, problem.detail, id));
-  if (!(error instanceof ProblemError)) throw error;
-}
+const tell = (error) => showProblem(byId("problem", HTMLElement), error);
 
 async function start() {
   /** @type {import("./types.js").Info} */
@@ -31,21 +23,21 @@ async function start() {
     const form = byId("key", HTMLFormElement);
     const locked = error instanceof ProblemError && error.problem.status === 401;
     // The first 401 is only how the page learns that the server wants keys.
-    showProblem(locked && form.hidden ? null : error);
+    tell(locked && form.hidden ? null : error);
     if (locked) form.hidden = false;
     return;
   }
   byId("key", HTMLFormElement).hidden = true;
-  showProblem(null);
+  tell(null);
   byId("served", HTMLElement).textContent = `${info.name} \u00b7 ${info.device}`;
   showRobustness(byId("panel-robustness", HTMLElement), report);
   const api = byId("panel-api", HTMLElement);
   showSnippets(api, [], info.auth_required);
   startDefence(info, report, {
-    onProblem: showProblem,
+    onProblem: tell,
     onCalls: (calls) => showSnippets(api, calls, info.auth_required),
   });
-  const watch = startOperations(byId("panel-operations", HTMLElement), showProblem);
+  const watch = startOperations(byId("panel-operations", HTMLElement));
   startTabs(byId("tabs", HTMLElement), (name) => watch(name === "operations"));
   document.documentElement.dataset.ready = "true";
   performance.mark("usable");
@@ -54,7 +46,7 @@ async function start() {
 byId("key", HTMLFormElement).addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(byId("key-secret", HTMLInputElement).value.trim());
-  start().catch(showProblem);
+  start().catch(tell);
 });
 
-start().catch(showProblem);
+start().catch(tell);

@@ -1,37 +1,40 @@
 /** The Operations tab: how busy the server is, asked every second while somebody looks. */
 
-import { getJson, request } from "./api.js";
+import { getJson, ProblemError, request } from "./api.js";
 import { lineChart } from "./chart.js";
 import { h } from "./dom.js";
 import { percent } from "./format.js";
 import { readMetrics } from "./metrics.js";
+import { showProblem } from "./problem.js";
 
 const POLL_MS = 1000;
 const KEPT = 120;
+const REFUSALS = [401, 403];
 
 /** @typedef {{time: number, steps: number, rate: number}} Sample */
 
 /**
  * @param {HTMLElement} place
- * @param {(error: unknown) => void} onProblem
  * @returns {(visible: boolean) => void} to be told when the tab is shown or left
  */
-export function startOperations(place, onProblem) {
+export function startOperations(place) {
   /** @type {Sample[]} */
   let samples = [];
   let shown = false;
   let timer = 0;
-  let lost = false;
+  let refused = false;
+  const problem = h("div", { class: "problem", role: "alert", hidden: true });
   const tiles = h("dl", { class: "facts" });
   const chart = h("figure", { class: "throughput" });
   place.replaceChildren(
     h("h1", {}, "Operations"),
+    problem,
     tiles,
     chart,
     h(
       "p",
       { class: "hint" },
-      "From /metrics, which Prometheus reads, and /info; asked every second while this tab is open.",
+      "From /info and from /metrics, for which a key needs the scope metrics; asked every second while this tab is open.",
     ),
   );
 
@@ -42,19 +45,18 @@ export function startOperations(place, onProblem) {
       samples = [...samples, sample(metrics, samples.at(-1))].slice(-KEPT);
       tiles.replaceChildren(...tilesOf(metrics, info, samples.at(-1)?.rate ?? 0));
       chart.replaceChildren(h("figcaption", {}, "Throughput, image-steps a second"), throughput(samples));
-      if (lost) onProblem(null);
-      lost = false;
+      showProblem(problem, null);
     } catch (error) {
-      if (!lost) onProblem(error);
-      lost = true;
       samples = []; // a server that starts anew counts from zero
+      refused = error instanceof ProblemError && REFUSALS.includes(error.problem.status);
+      if (problem.hidden || refused) showProblem(problem, error);
     }
     schedule();
   }
 
   function schedule() {
     clearTimeout(timer);
-    if (shown && !document.hidden) timer = setTimeout(poll, POLL_MS);
+    if (shown && !refused && !document.hidden) timer = setTimeout(poll, POLL_MS);
   }
 
   document.addEventListener("visibilitychange", schedule);
@@ -64,6 +66,7 @@ export function startOperations(place, onProblem) {
     clearTimeout(timer);
     if (opened) {
       samples = [];
+      refused = false;
       poll();
     }
   };

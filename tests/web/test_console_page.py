@@ -135,6 +135,24 @@ def test_operations_go_on_when_the_server_is_back(visit: Visit, demo: httpx.Clie
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
+def test_operations_that_a_key_may_not_see_are_asked_for_once(visit: Visit, plain: httpx.Client) -> None:
+    page = visit(plain, expected=("401", "403"))
+    page.get_by_label("This server asks for a key").fill("quiet")
+    page.keyboard.press("Enter")
+    expect(page.locator("#served")).to_contain_text("digits-midrun")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.install()
+    for times in (1, 2):
+        page.click("#tab-operations")
+        expect(page.get_by_role("alert")).to_contain_text("/metrics needs the scope metrics, the key bob has infer")
+        page.clock.run_for(5000)
+        page.evaluate("() => fetch('health/live').then((answer) => answer.status)")
+        assert len([url for url in asked if url.endswith("/metrics")]) == times
+        page.click("#tab-defence")
+        expect(page.get_by_role("alert")).to_be_hidden()
+
+
 def test_a_picture_of_the_gallery_is_fetched_by_what_is_copied(
     visit: Visit, photographs: httpx.Client, tmp_path: Path
 ) -> None:
