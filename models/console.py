@@ -43,7 +43,9 @@ def positive_float(text: str) -> float:
     return value
 
 
-def run_command(options: argparse.Namespace) -> int:
+def run_command(
+    options: argparse.Namespace, interrupted: str = "interrupted; checkpoints and finished results are kept"
+) -> int:
     """Call `options.run(options)`; returns 2 for an error that the user can correct, 130 when interrupted."""
     try:
         options.run(options)
@@ -51,6 +53,6 @@ def run_command(options: argparse.Namespace) -> int:
         error_console.print(f"error: {error}", style="red")
         return 2
     except KeyboardInterrupt:
-        error_console.print("interrupted; checkpoints and finished results are kept")
+        error_console.print(interrupted)
         return 130
     return 0

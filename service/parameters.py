@@ -150,7 +150,7 @@ def _smoothing(options: ClassifyOptions, settings: Settings, labels_only: bool) 
         raise _refused("certify", "a certificate's radius tells a probability, and the answer is to be labels only")
     most = DRAWS_PER_REPLICATE * settings.max_replicates
     if options.certify_draws > most:
-        raise _refused("certify_draws", f"{options.certify_draws} is more than this server's {most}")
+        raise _refused("certify_draws", f"{options.certify_draws} is more than the {most} allowed here")
     return Smoothing(options.certify_draws, options.sigma)
 
 
@@ -160,7 +160,7 @@ def _check_bounds(preset: Preset, settings: Settings) -> None:
         "replicates": (preset.replicates, settings.max_replicates),
     }
     errors = [
-        (name, f"{value} is more than this server's {most}") for name, (value, most) in bounds.items() if value > most
+        (name, f"{value} is more than the {most} allowed here") for name, (value, most) in bounds.items() if value > most
     ]
     if errors:
         raise ParameterError("; ".join(f"{name}: {detail}" for name, detail in errors), errors)

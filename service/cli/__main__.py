@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 1 when some files have no answer, 2 for what concerns all of them, 130 when interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        return run_command(options)
+        return run_command(options, "interrupted; the answers given so far are whole")
     except SomeFailed as error:
         error_console.print(str(error), style="red")
         return 1

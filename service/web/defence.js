@@ -36,6 +36,7 @@ export function startDefence(info, report, listener) {
   const pick = (picked) => {
     running?.abort();
     picture = picked;
+    listener.onProblem(null);
     new Results(byId("outcome", HTMLElement), picked, report);
     status.textContent = `${picked.name} is ready.`;
     setProgress(0);

@@ -216,7 +216,7 @@ def test_a_lost_or_doubled_row_is_found(whole: Path, folder: Path, capsys: pytes
         (["--task", "purify", "--top-k", "3"], "--top-k: Extra inputs"),
         (["--task", "purify", "--format", "jsonl"], "expected png, parquet"),
         (["--preset", "strongest"], "unknown preset 'strongest'; known: "),
-        (["--steps", "100000"], "more than this server's 2000"),
+        (["--steps", "100000"], "more than the 2000 allowed here"),
         (["--kind", "tar"], "holds no image"),
         (["--ray", "localhost:1", "--device", "cuda:1"], "with --ray say cpu or cuda"),
     ],

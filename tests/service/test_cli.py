@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -169,6 +170,21 @@ def test_an_address_where_nothing_listens_is_given_up_soon(folder: Path, capsys:
     assert error.startswith(f"error: {refused}")
     assert 1 <= len(waits) <= 3
     assert all(wait.fullmatch(line) for line in waits)
+
+
+def test_an_interruption_speaks_of_answers(folder: Path) -> None:
+    """SIGINT after the first of four images, of which two run at a time."""
+    files = [str(folder / f"{number}.png") for number in range(4)]
+    asked = ["classify", *files, "--steps", "2000", "--replicates", "8", *HERE]
+    command = [sys.executable, "-m", "service.cli", *asked]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"{files[0]}: ")
+        process.send_signal(signal.SIGINT)
+        printed, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(printed.splitlines()) < 3
+    assert told.splitlines()[-1] == "interrupted; the answers given so far are whole"
 
 
 @pytest.mark.parametrize("remote", [False, True])

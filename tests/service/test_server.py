@@ -186,8 +186,8 @@ def test_parameters_override_presets_from_query_and_form(server: httpx.Client) -
 @pytest.mark.parametrize(
     ("path", "query", "fields", "location", "detail"),
     [
-        ("/classify", "steps=501", {}, "steps", "501 is more than this server's 500"),
-        ("/classify", "", {"replicates": "17"}, "replicates", "17 is more than this server's 16"),
+        ("/classify", "steps=501", {}, "steps", "501 is more than the 500 allowed here"),
+        ("/classify", "", {"replicates": "17"}, "replicates", "17 is more than the 16 allowed here"),
         ("/classify", "steps=-1", {}, "query.steps", "greater than or equal to 0"),
         ("/classify", "", {"steps": "many"}, "form.steps", "valid integer"),
         ("/classify", "top_k=0", {}, "query.top_k", "greater than or equal to 1"),

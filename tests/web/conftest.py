@@ -54,7 +54,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clie
 @pytest.fixture(scope="package")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """The digits bundle as it is usually served, though keys are wanted of everybody."""
-    keys = "ann:hush:infer+metrics,bob:quiet:infer"
+    keys = "ann:hush:infer+metrics,bob:m\N{LATIN SMALL LETTER U WITH DIAERESIS}de:infer"
     with serve_bundle(tmp_path_factory.mktemp("plain") / "log", LIMPID_API_KEYS=keys) as client:
         yield client
 
