@@ -61,7 +61,7 @@ function snippet(title, text) {
 /** @param {import("./defence.js").Call} call @param {boolean} keyed */
 function curl({ path, query, picture }, keyed) {
   const key = keyed ? '-H "X-API-Key: $LIMPID_API_KEY" ' : "";
-  const command = `curl ${key}-F ${quoted(`image=@${picture.name}`)} \\\n  ${quoted(`${address(path)}?${query}`)}`;
+  const command = `curl ${key}-F ${quoted(`image=@${curlFile(picture.name)}`)} \\\n  ${quoted(`${address(path)}?${query}`)}`;
   const fetched = fromGallery(picture) ? `curl -O ${quoted(address(`web/gallery/${picture.name}`))}\n` : "";
   const extract = `grep -o '"attacked_png_base64":"[^"]*' | cut -d '"' -f 4 | base64 -d`;
   const kept = { "demo/attack": ` \\\n  | ${extract} > attacked.png`, purify: " -o purified.png" }[path] ?? "";
@@ -110,6 +110,9 @@ function literals(query) {
 
 /** @param {import("./types.js").Picture} picture */
 const fromGallery = ({ name, label }) => label !== null && /^\d{5}-[a-z]+\.png$/.test(name);
+
+/** In a form of curl's, where commas and semicolons part what is not in quotes. @param {string} name */
+const curlFile = (name) => (/^[\w.-]+$/.test(name) ? name : `"${name.replaceAll(/["\\]/g, "\\$&")}"`);
 
 /** For a shell. @param {string} text */
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;

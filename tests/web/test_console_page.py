@@ -125,6 +125,22 @@ def test_the_api_tab_does_the_same_without_the_page(
     assert answer["undefended"]["label"] != "6"
 
 
+def test_a_file_of_any_name_is_sent_by_what_is_copied(
+    visit: Visit, demo: httpx.Client, digit: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / 'a;b,c "d\'s" \\1.png'
+    picture.write_bytes(digit.read_bytes())
+    page = visit(demo)
+    pick(page, picture)
+    page.fill("#steps", "3")
+    page.click("#defend")
+    finish(page)
+    page.click("#tab-api")
+    command = page.locator("#panel-api code").first.text_content()
+    subprocess.run(["bash", "-ec", f"{command} --silent --fail --output answer.json"], cwd=tmp_path, check=True)
+    assert json.loads((tmp_path / "answer.json").read_text())["steps"] == 3
+
+
 def test_operations_go_on_when_the_server_is_back(visit: Visit, demo: httpx.Client) -> None:
     page = visit(demo, expected=("ERR_FAILED",))
     page.route("**/metrics", lambda route: route.abort())
