@@ -69,7 +69,9 @@ def check_demo(settings: Settings, keys: Sequence[Key]) -> None:
 
 def new_key(name: str, scopes: str) -> tuple[str, Key]:
     """A random secret and the key that keeps its digest; `scopes` are joined by +."""
-    secret = secrets.token_urlsafe(SECRET_BYTES)
+    # A command line would take a secret that begins with a dash for a flag.
+    while not (secret := secrets.token_urlsafe(SECRET_BYTES))[0].isalnum():
+        pass
     return secret, _key(name, secret, scopes, "key")
 
 

@@ -268,6 +268,11 @@ def test_the_key_command_prints_an_entry_and_its_secret_once(
     assert new_key("ann", "infer")[0] != new_key("ann", "infer")[0]
 
 
+def test_no_secret_begins_as_a_flag_does() -> None:
+    """One in 32 characters is no letter and no digit: a thousand secrets without one at the front are no chance."""
+    assert all(new_key("ann", "infer")[0][0].isalnum() for _ in range(1000))
+
+
 @pytest.mark.parametrize("arguments", [("a b",), ("ann", "--scopes", "root"), ("ann", "--scopes", "")])
 def test_the_key_command_refuses(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
     assert main(["key", *arguments]) == 2
