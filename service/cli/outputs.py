@@ -25,7 +25,8 @@ def output_paths(files: Sequence[Path], out: str, overwrite: bool) -> dict[Path,
     else:
         paths = {files[0]: folder}
     taken: dict[Path, Path] = {}
-    for file, path in paths.items():
+    for file in files:  # of which one may be named twice
+        path = paths[file]
         if path.suffix.lower() != ".png":
             raise ConfigError(f"-o {path}: expected a name that ends in .png, the one format that is written")
         if path in taken:

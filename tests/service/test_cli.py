@@ -114,6 +114,7 @@ def test_no_file_is_replaced_unless_that_is_asked_for(folder: Path, capsys: pyte
         ((str(folder / "1.png"), str(file), "-o", str(folder)), "1.png exists"),
         ((str(file), "-o", str(folder / "out.jpg")), "expected a name that ends in .png"),
         ((str(file), str(other), "-o", str(folder / "out")), "would both be written to"),
+        ((str(file), str(file), "-o", str(folder / "out")), "would both be written to"),
         ((str(file), str(folder / "1.png"), "-o", str(other)), "expected a folder for 2 files"),
     ):
         assert main(["purify", *arguments, *HERE]) == 2
