@@ -65,6 +65,7 @@ function attacks(known) {
   /** @type {[string, string, Share, string][]} */
   const rows = [
     ["Worst case of all attacks", "", known.worst_case, "worst"],
+    ["Worst case, rounded to 256 levels", "as a file holds it", known.worst_case_rounded, ""],
     ...counted.map(
       (attack) =>
         /** @type {[string, string, Share, string]} */ ([
@@ -76,6 +77,7 @@ function attacks(known) {
     ),
     ["Clean", "", known.clean.mean_logit, "clean"],
   ];
+  if (known.bare?.clean) rows.push(["Clean, bare classifier", "", known.bare.clean, "clean"]);
   const survivors = known.attacks.filter((attack) => attack.on === "survivors");
   const more = survivors.map((attack) =>
     h(
@@ -92,22 +94,30 @@ function attacks(known) {
   );
 }
 
-/** @param {string} head @param {[string, string, Share, string][]} rows title, detail, share, class */
-function shares(head, rows) {
-  const line = (/** @type {[string, string, Share, string]} */ [title, detail, share, kind]) =>
+/**
+ * @param {string} head
+ * @param {[string, string, Share, string][]} rows title, detail, share, class
+ * @param {Share[]} [cleans] what each row is without the attack, in a column of its own
+ */
+function shares(head, rows, cleans) {
+  const number = (/** @type {Share} */ share) =>
+    h("td", { class: "number" }, percent(share.accuracy), h("span", { class: "hint" }, ` ${interval(share)}`));
+  const line = (/** @type {[string, string, Share, string]} */ [title, detail, share, kind], /** @type {number} */ at) =>
     h(
       "tr",
       { class: kind || null },
       h("th", { scope: "row" }, title, detail ? h("span", { class: "hint" }, ` ${detail}`) : null),
       h("td", { class: "marks" }, intervalMark(share, kind)),
-      h("td", { class: "number" }, percent(share.accuracy), h("span", { class: "hint" }, ` ${interval(share)}`)),
+      number(share),
+      cleans ? number(cleans[at]) : null,
     );
   const header = h(
     "tr",
     {},
     h("th", { scope: "col" }, head),
     h("th", { scope: "col", class: "marks" }, "0 to 100\u00a0%"),
-    h("th", { scope: "col", class: "number" }, "Right"),
+    h("th", { scope: "col", class: "number" }, cleans ? "Attacked" : "Right"),
+    cleans ? h("th", { scope: "col", class: "number" }, "Clean") : null,
   );
   return h(
     "div",
@@ -194,10 +204,11 @@ function transfer(found) {
       ([name, row]) => /** @type {[string, string, Share, string]} */ ([`Purified, ${name}`, "", row.transfer, ""]),
     ),
   ];
+  const cleans = [found.bare.clean, ...Object.values(found.presets).map((row) => row.clean)];
   const note = `PGD-${found.threat.steps} at L\u221e ${found.threat.budget}/255 on the bare classifier; ${plural(found.images, "test image")} from ${found.first}. This is an upper bound on what a knowing attacker would leave.`;
   return section(
     "Against an attacker who does not know the purifier",
-    shares("Defence", rows),
+    shares("Defence", rows, cleans),
     h("p", { class: "hint" }, note),
   );
 }

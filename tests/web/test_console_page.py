@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -18,6 +19,11 @@ from tests.web.page import PHONE, finish, pick, run
 
 AXE = ("axe-core@4.14.1", "axe.min.js", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c")
 TABS = ("defence", "robustness", "operations", "api")
+
+
+def shown(share: dict[str, Any]) -> str:
+    accuracy, low, high = (f"{100 * share[name]:.1f}" for name in ("accuracy", "low", "high"))
+    return f"{accuracy}\u00a0% [{low}, {high}]"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -78,11 +84,20 @@ def test_the_robustness_tab_says_what_was_measured(visit: Visit, demo: httpx.Cli
     panel = page.locator("#panel-robustness")
     expect(panel.locator("h1")).to_contain_text(f"{100 * measured['worst_case']['accuracy']:.1f}\u00a0%")
     counted = [each for each in measured["attacks"] if each["on"] == "all" and not each["fixed_randomness"]]
-    expect(panel.locator("table").first.locator("tbody tr")).to_have_count(len(counted) + 2)
+    lines = panel.locator("table").first.locator("tbody tr")
+    expect(lines).to_have_count(len(counted) + 4)
+    expect(lines.nth(1)).to_contain_text(shown(measured["worst_case_rounded"]))
+    expect(lines.last).to_have_text(f"Clean, bare classifier{shown(measured['bare']['clean'])}")
     expect(panel.locator(".checklist li")).to_have_count(len(measured["checklist"]))
     expect(panel.locator(".checklist .done")).to_have_count(sum(each["done"] for each in measured["checklist"]))
     points = sum(len(point["accuracies"]) for curve in measured["curves"] for point in curve["points"])
     expect(panel.locator("circle")).to_have_count(points)
+    baseline = digits_bundle.manifest.measured["baseline"]
+    transfer = panel.locator("table").last.locator("tbody tr")
+    bare, presets = baseline["bare"], baseline["presets"].values()
+    expected = [(bare["attacked"], bare["clean"]), *((each["transfer"], each["clean"]) for each in presets)]
+    for line, (attacked, clean) in zip(transfer.all(), expected, strict=True):
+        expect(line.locator(".number")).to_have_text([shown(attacked), shown(clean)])
     fired = [each["title"] for each in measured["indicators"] if each["fired"]]
     expect(panel.locator(".plain strong")).to_have_text(fired)
 
