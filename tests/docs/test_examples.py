@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from attacks_eval.evaluation import Evaluation
+from models.bundle import read_manifest
 from models.data import load_dataset
 from models.image_files import write_png
 from models.networks.onnx_classifier import OnnxClassifier
 from tests.docs.pages import ROOT, blocks
-from tests.server_process import serve_bundle
+from tests.server_process import DIGITS, serve_bundle
 
 
 def run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -54,6 +55,15 @@ def test_the_client_says_what_the_service_answers(
     assert names["answer"].steps == 1000
     assert names["several"].failed == 0
     assert (tmp_path / "purified.png").stat().st_size > 50
+
+
+def test_a_bundle_goes_to_a_hub_folder_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, program = blocks(ROOT / "docs" / "client.md", "python")
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["bundle"].digest == read_manifest(DIGITS).digest
 
 
 def test_evaluation_from_python_counts_the_worst_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
