@@ -19,7 +19,9 @@ def make_key(arguments: Sequence[str]) -> None:
     """Print a new key's entry for the keys file on stdout and its secret, which is kept nowhere, on stderr."""
     parser = argparse.ArgumentParser(prog="python -m service key", description="Make a key for a caller.")
     parser.add_argument("name", help="the key's id, which the log shows")
-    scopes = f"joined by +, of {', '.join(sorted(SCOPES))} (default: %(default)s); metrics opens /metrics and the console's Operations tab"
+    listed = ", ".join(sorted(SCOPES))
+    opened = "metrics opens /metrics and the console's Operations tab"
+    scopes = f"joined by +, of {listed} (default: %(default)s); {opened}"
     parser.add_argument("--scopes", default="infer", help=scopes)
     parsed = parser.parse_args(list(arguments))
     secret, key = new_key(parsed.name, parsed.scopes)

@@ -160,7 +160,9 @@ def _check_bounds(preset: Preset, settings: Settings) -> None:
         "replicates": (preset.replicates, settings.max_replicates),
     }
     errors = [
-        (name, f"{value} is more than the {most} allowed here") for name, (value, most) in bounds.items() if value > most
+        (name, f"{value} is more than the {most} allowed here")
+        for name, (value, most) in bounds.items()
+        if value > most
     ]
     if errors:
         raise ParameterError("; ".join(f"{name}: {detail}" for name, detail in errors), errors)
