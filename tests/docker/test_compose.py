@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,23 @@ def test_what_is_mounted_from_the_repository_is_there_and_read_only(way: str) ->
             assert (ROOT / source).exists(), source
             assert options == "ro", mount
     assert (ROOT / content["secrets"]["metrics_key"]["file"]).is_file()
+
+
+def test_git_ignores_every_file_that_holds_a_secret_or_a_key() -> None:
+    """Those that Compose mounts, but the empty one that the repository holds, and the metrics key of the comments."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this copy is no clone")
+    secrets = {ROOT / "metrics-key"}
+    for path in (ROOT / "compose.yaml", *(ROOT / "docker").glob("compose.*.yaml")):
+        given = resolved(documents(path)[0]).get("secrets", {}).values()
+        # With several files, paths are relative to the first one's folder.
+        folder = path.parent if path.name == "compose.ray.yaml" else ROOT
+        secrets |= {folder / secret["file"] for secret in given}
+    names = sorted(str(secret.relative_to(ROOT)) for secret in secrets)
+    assert {"keys.toml", "metrics-key", "docker/secrets/ray-token", "docker/secrets/limpid-keys.toml"} <= set(names)
+    names.remove("docker/monitoring/no-key")
+    ignored = subprocess.run(["git", "check-ignore", *names], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ignored.stdout.split() == names
 
 
 @pytest.mark.parametrize("way", WAYS)
