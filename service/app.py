@@ -25,6 +25,7 @@ from service.keys import load_keys
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.open_inference import open_inference
+from service.own_pages import OwnPagesOnly
 from service.parameters import check_default_preset
 from service.rate_limits import RateLimiter
 from service.routes import defence
@@ -73,6 +74,8 @@ def create_app(settings: Settings, fleet: Fleet | None = None) -> FastAPI:
     app = _framework(settings, lifespan)
     problems.install(app)
     app.add_middleware(Authentication, keys=keys, insecure=settings.insecure)
+    if not keys:
+        app.add_middleware(OwnPagesOnly, hosts=(settings.host, *settings.hosts.split(",")))
     app.add_middleware(HttpMetrics, metrics=metrics)
     if settings.ui:
         app.add_middleware(Console, files=load_files())

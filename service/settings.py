@@ -41,6 +41,9 @@ class Settings(Frozen):
     keys_file: Path | None = Field(None, description="TOML file with the callers' keys; `key NAME` makes an entry")
     api_keys: SecretStr | None = Field(None, description="more keys: id:secret[:scope+scope], comma-separated")
     insecure: bool = Field(False, description="listen on a public address without keys; nobody may choose a seed")
+    hosts: str = Field(
+        "", description="names, with commas, that a server without keys answers to beside IP addresses and localhost"
+    )
     labels_only: bool = Field(False, description="answer with labels alone, no probabilities")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
     ui: bool = Field(True, description="serve the console, a page for browsers, at /")

@@ -139,7 +139,7 @@ def local(bundle: Bundle) -> Local:
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://local") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         ):
             while wait and not engine.ready:
                 await asyncio.sleep(0.002)

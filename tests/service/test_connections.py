@@ -48,7 +48,7 @@ def closed_after(connection: socket.socket, trickle: bytes) -> float:
     return time.monotonic() - started
 
 
-@pytest.mark.parametrize("head", [b"", b"GET /health/li", b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: "])
+@pytest.mark.parametrize("head", [b"", b"GET /health/li", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: "])
 def test_an_incomplete_head_closes_the_connection_however_it_trickles(strict: httpx.Client, head: bytes) -> None:
     with connect(strict) as connection:
         connection.sendall(head)
@@ -60,7 +60,7 @@ def test_an_incomplete_head_closes_the_connection_however_it_trickles(strict: ht
 
 def test_the_second_request_of_a_connection_has_the_same_time(strict: httpx.Client) -> None:
     with connect(strict) as connection:
-        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b""
         while not answer.endswith(b"}"):
             answer += connection.recv(65536)
@@ -70,7 +70,7 @@ def test_the_second_request_of_a_connection_has_the_same_time(strict: httpx.Clie
 
 def test_a_body_that_nobody_waits_for_any_more_keeps_no_connection(strict: httpx.Client) -> None:
     with connect(strict) as connection:
-        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nx")
         answer = b""
         while not answer.endswith(b"}"):
             answer += connection.recv(65536)
@@ -79,7 +79,7 @@ def test_a_body_that_nobody_waits_for_any_more_keeps_no_connection(strict: httpx
 
 
 @pytest.mark.parametrize(
-    "sent", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n", b"\x16\x03\x01" * 100]
+    "sent", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nA : b\r\n\r\n", b"\x16\x03\x01" * 100]
 )
 def test_what_is_not_http_is_a_problem_too(strict: httpx.Client, sent: bytes) -> None:
     with connect(strict) as connection, connection.makefile("rb") as answer:
@@ -102,7 +102,7 @@ def test_connections_are_bounded_and_places_are_given_back(serve: Callable[..., 
     with serve(log, "--max-connections", "6") as client, ExitStack() as stack:
         first, *_, last = [stack.enter_context(connect(client)) for _ in range(7)]
         assert last.recv(1) == b""
-        first.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        first.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert first.recv(65536).startswith(b"HTTP/1.1 200")
         stack.close()
         assert client.get("/health/live").status_code == 200
@@ -118,7 +118,7 @@ def test_more_connections_than_the_system_allows_are_refused_at_start(capsys: py
 
 def test_nothing_is_left_of_clients_that_leave_half_way(serve: Callable[..., Any], tmp_path: Path) -> None:
     cost, cancelled = "ebm_queue_cost 0.0", 'ebm_cancelled_total{reason="disconnect"} 200.0'
-    head = b"POST /classify?steps=2000&replicates=64 HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head = b"POST /classify?steps=2000&replicates=64 HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     head += b"Accept: %s\r\nContent-Length: " + str(len(PNG)).encode() + b"\r\n\r\n"
     with serve(tmp_path / "log", "--queue-seconds", "1e6", "--request-timeout", "1e6") as client, ExitStack() as stack:
         for number in range(200):

@@ -140,7 +140,7 @@ def test_what_a_route_logs_joins_the_access_line(caplog: pytest.LogCaptureFixtur
 
     async def run() -> None:
         transport = httpx.ASGITransport(RequestContext(route))
-        async with httpx.AsyncClient(transport=transport, base_url="http://local") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             await client.get("/", headers={"X-Request-ID": "mine"})
 
     with caplog.at_level(logging.INFO, "service.access"):
