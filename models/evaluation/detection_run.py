@@ -30,6 +30,8 @@ DATA = "data"
 """The name of the images in distribution, which are scored; `OTHERS`, as many, are not: they give U its mean."""
 OTHERS = "others"
 PAPER = {"svhn": 0.63, "textures": 0.48, "interpolation": 0.70, "constant": 0.30, "uniform": 1.0}
+FROM_MEMORY = frozenset({"constant", "uniform"})
+"""Sets whose number of the paper was not checked."""
 PAPER_AVERAGE = 0.62
 PAPER_NOTE = (
     "AUROC of the energy that IGEBM (arXiv 1903.08689) reports for CIFAR-10, prepared otherwise than here: svhn, "

@@ -127,6 +127,7 @@ def _number(method: str, repeats: Sequence[Sequence[float]]) -> Number:
         what=f"accuracy after the last task: {method}",
         paper=paper,
         paper_spread=spread,
+        recalled=paper is not None,
         ours=round(statistics.mean(ends), 2),
         ours_spread=round(statistics.stdev(ends), 2),
         spread=f"standard deviation of {len(ends)} runs",

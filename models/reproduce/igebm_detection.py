@@ -14,7 +14,14 @@ from models.bundle import load_bundle
 from models.config import Frozen
 from models.evaluation.detecting import CURVES, IMAGES, RESPONSES, Question, detect_sets, subject_of
 from models.evaluation.detection import SCORES
-from models.evaluation.detection_run import PAPER_NOTE, Average, DetectionResult, SetResult, measured_seconds
+from models.evaluation.detection_run import (
+    FROM_MEMORY,
+    PAPER_NOTE,
+    Average,
+    DetectionResult,
+    SetResult,
+    measured_seconds,
+)
 from models.reproduce.result import Finding, Number
 
 BUNDLE = Path(__file__).parents[1] / "zoo" / "cifar10-midrun"
@@ -65,11 +72,14 @@ def _numbers(result: DetectionResult) -> Iterator[Number]:
         for each in result.sets:
             found = each.scores[score].auroc
             paper = result.paper.get(each.name) if score == "energy" else None
-            yield Number(what=f"AUROC by {by}: {each.name}", paper=paper, ours=round(found.value, 3))
+            recalled = paper is not None and each.name in FROM_MEMORY
+            what = f"AUROC by {by}: {each.name}"
+            yield Number(what=what, paper=paper, ours=round(found.value, 3), recalled=recalled)
         for average in result.averages:
             paper = _of_paper(result, average) if score == "energy" else None
-            of = ", ".join(average.over)
-            yield Number(what=f"mean AUROC by {by}: {of}", paper=paper, ours=round(average.auroc[score], 3))
+            recalled = paper is not None and not FROM_MEMORY.isdisjoint(average.over)
+            what = f"mean AUROC by {by}: {', '.join(average.over)}"
+            yield Number(what=what, paper=paper, ours=round(average.auroc[score], 3), recalled=recalled)
     for name in result.not_run:
         yield Number(what=f"AUROC: {name}, not run", paper=result.paper.get(name), ours=None)
 

@@ -16,7 +16,8 @@ INTRODUCTION = """\
 # Results of the papers, remade
 
 What *EBM Life Cycle* (arXiv 2205.12243) and *Implicit Generation and Generalization in EBMs* (arXiv 1903.08689) report,
-and what the same experiment gives here at a size for two CPU cores. A dash stands where one of the two has no number.
+and what the same experiment gives here at a size for two CPU cores. A dash stands where one of the two has no number;
+what is marked "from memory" was not checked against the paper.
 Each section has the command that remakes it; its result.json holds everything else that was set and measured."""
 
 
@@ -83,4 +84,5 @@ def _value(number: Number, whose: str) -> str:
     value, spread = getattr(number, whose), getattr(number, f"{whose}_spread")
     if value is None:
         return "-"
-    return f"{value:g}{'' if spread is None else f' ± {spread:g}'} {number.unit}".rstrip()
+    shown = f"{value:g}{'' if spread is None else f' ± {spread:g}'} {number.unit}".rstrip()
+    return f"{shown} (from memory)" if whose == "paper" and number.recalled else shown

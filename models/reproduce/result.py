@@ -10,6 +10,7 @@ class Number(Frozen):
 
     Args:
         what: of which model, in which unit.
+        recalled: whether the paper's number is from memory, and was not checked.
         ours_spread: of our number, and `spread` says what it is, for instance "standard deviation of 10 runs".
     """
 
@@ -20,6 +21,7 @@ class Number(Frozen):
     ours_spread: float | None = None
     spread: str | None = None
     unit: str = ""
+    recalled: bool = False
 
 
 class Finding(Frozen):

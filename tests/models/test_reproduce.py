@@ -23,6 +23,7 @@ def write_result(folder: Path, name: str, ours: float) -> None:
                 what="accuracy", paper=64.99, paper_spread=4.27, ours=ours, ours_spread=2.5, spread=SPREAD, unit="%"
             ),
             Number(what="baseline", paper=None, ours=19.5, unit="%"),
+            Number(what="other", paper=19.8, ours=20.0, unit="%", recalled=True),
         ),
         setting="small.",
         why="size.",
@@ -54,8 +55,10 @@ def test_publishing_replaces_one_experiment_and_keeps_the_others(tmp_path: Path)
     assert rows[2:] == [
         "| [The title of a](#a) | accuracy | 64.99 ± 4.27 % | 3 ± 2.5 % |",
         "|  | baseline | - | 19.5 % |",
+        "|  | other | 19.8 % (from memory) | 20 % |",
         "| [The title of b](#b) | accuracy | 64.99 ± 4.27 % | 1 ± 2.5 % |",
         "|  | baseline | - | 19.5 % |",
+        "|  | other | 19.8 % (from memory) | 20 % |",
     ]
 
 
