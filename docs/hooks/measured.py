@@ -1,6 +1,7 @@
 """Numbers in the pages are read when the site is built: `{{ worst cifar10-midrun }}` and the others in `SAYS`.
 
 They come from the bundle's manifest and its report's result.json, which must agree.
+`{{ typicality EXPERIMENT IMAGES }}` comes from that experiment's result.json in `models/results`.
 """
 
 import json
@@ -29,8 +30,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def answer(root: Path, what: str, bundle: str, detail: str | None = None) -> str:
     """Markdown; raises PluginError for an unknown question, or for results of other weights than the bundle's."""
+    if what == "typicality":
+        return _typicality(root, bundle, detail)
     if what not in SAYS:
-        raise PluginError(f"unknown question {what!r}; known: {', '.join(SAYS)}")
+        raise PluginError(f"unknown question {what!r}; known: {', '.join((*SAYS, 'typicality'))}")
     manifest = json.loads((root / "models" / "zoo" / bundle / "manifest.json").read_text())
     result = json.loads((root / "attacks_eval" / "reports" / bundle / "robustness" / "result.json").read_text())
     carded = manifest["measured"]["robustness"]
@@ -58,6 +61,17 @@ def _transferred(measured: dict[str, Any], result: dict[str, Any], preset: str |
     if preset not in rows:
         raise PluginError(f"unknown preset {preset!r}; known: {', '.join(rows)}")
     return share(rows[preset])
+
+
+def _typicality(root: Path, experiment: str, images: str | None) -> str:
+    """The AUROC of `ood` against one set of images, of an experiment in `models/results`."""
+    result = json.loads((root / "models" / "results" / experiment / "result.json").read_text())
+    prefix = "AUROC by typicality: "
+    rows = {each["what"]: each["ours"] for each in result["numbers"]}
+    found = {what.removeprefix(prefix): ours for what, ours in rows.items() if what.startswith(prefix)}
+    if images not in found:
+        raise PluginError(f"unknown images {images!r} of {experiment}; known: {', '.join(found)}")
+    return f"{found[images]:.3f}"
 
 
 def _not_done(result: dict[str, Any]) -> str:

@@ -93,6 +93,17 @@ def test_the_worst_case_is_the_report_s(pages: dict[str, Page], bundle: str) -> 
     assert bundle != "cifar10-midrun" or shown in pages["index.html"].text
 
 
+def test_how_blind_ood_is_stands_among_the_limits(pages: dict[str, Page]) -> None:
+    result = json.loads((ROOT / "models" / "results" / "igebm-detection" / "result.json").read_text())
+    ours = {each["what"]: each["ours"] for each in result["numbers"]}
+    for images in ("mnist", "digits", "interpolation"):
+        assert f" {ours[f'AUROC by typicality: {images}']:.3f} for " in pages["limits/index.html"].text.replace(
+            "\n", " "
+        )
+    with pytest.raises(Exception, match=r"unknown images 'svhn' of igebm-detection; known: interpolation, "):
+        hook("measured").answer(ROOT, "typicality", "igebm-detection", "svhn")
+
+
 def test_the_reference_names_what_is_public(pages: dict[str, Page], site: Path) -> None:
     html = (site / "reference" / "models" / "index.html").read_text()
     assert 'id="models.purifier.PurifiedClassifier.purify"' in html
