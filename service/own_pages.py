@@ -31,7 +31,8 @@ class OwnPagesOnly:
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        self.app, self._hosts = app, {"localhost", *filter(None, map(_name, hosts))}
+        names = {name for name in map(_name, hosts) if name and not _is_address(name)}
+        self.app, self._hosts = app, names | {"localhost"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not get_route_path(scope).startswith((*PUBLIC, METRICS)):
