@@ -51,6 +51,8 @@ def _finding(
     seconds: float,
 ) -> Finding:
     recipe = load_energy_recipe(settings.recipe, settings.overrides)
+    # The size of images and the number of classes are those of the sprites and of each concept.
+    arguments = {key: value for key, value in recipe.network.arguments.items() if key not in ("size", "classes")}
     return Finding(
         title="Composition and zero-shot cross products of sprites",
         source=(
@@ -60,7 +62,7 @@ def _finding(
         numbers=_numbers(right, logic, crossed, grid),
         setting=(
             f"{len(grid.images):,} sprites of {settings.side} pixels rendered here, levels {grid.values.sizes}. Each "
-            f"energy: {recipe.network.name} {recipe.network.arguments}, {recipe.learning.updates} updates of "
+            f"energy: {recipe.network.name} {arguments}, {recipe.learning.updates} updates of "
             f"{recipe.learning.batch_size}, chains of {recipe.sampler.num_steps} steps. Judged: chains of "
             f"{settings.steps} steps from noise, by a recogniser learned on rendered sprites. Cross products: seen are "
             "the largest scale at every place, every scale at the middle place, and a fraction of the other "
