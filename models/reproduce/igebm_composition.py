@@ -13,7 +13,18 @@ import torch
 from models.data_sprites import SpriteGrid, SpriteLevels, sprite_grid
 from models.reproduce.igebm_composition_plot import plot_compositions, plot_zero_shot
 from models.reproduce.result import Finding, Number
-from models.tasks.concept_runs import CROSSED, DECODER, ENERGIES, REAL, Concepts, Crossed, Settings
+from models.tasks.concept_runs import (
+    AVOIDING,
+    CROSSED,
+    DECODER,
+    EITHER,
+    ENERGIES,
+    MIDDLE,
+    REAL,
+    Concepts,
+    Crossed,
+    Settings,
+)
 from models.tasks.concepts import learn_recogniser
 from models.training.recipe import load_energy_recipe
 
@@ -29,10 +40,12 @@ def remake(folder: Path, device: torch.device, settings: Settings | None = None)
     grid = sprite_grid(settings.side, values)
     recogniser = learn_recogniser(settings.side, values, settings.recogniser_updates, settings.seed)
     concepts = Concepts(folder, settings, grid, recogniser, device)
+    spent = time.process_time() - start + concepts.learn()
+    start = time.process_time()
     right, shown = concepts.composed()
     logic, logical = concepts.logical()
     plot_compositions(shown | logical, folder / SHEET)
-    spent = time.process_time() - start
+    spent += time.process_time() - start
     crossed = [concepts.crossed(fraction) for fraction in settings.fractions]
     curves = {
         kind: {method: [getattr(each.errors[method], kind) for each in crossed] for method in (ENERGIES, DECODER, REAL)}
@@ -67,9 +80,10 @@ def _finding(
             f"{settings.steps} steps from noise, by a recogniser learned on rendered sprites. Cross products: seen are "
             "the largest scale at every place, every scale at the middle place, and a fraction of the other "
             f"combinations; judged are those not seen, or all of them where all were, {settings.samples} chains each. "
-            f"OR mixes two places' energies, NOT takes {settings.avoided:g} of one away."
+            f"OR mixes two places' energies, NOT takes {settings.avoided:g} of a place's from shapes', "
+            "a strength chosen on these same energies."
         ),
-        why=explain(right, crossed),
+        why=explain(right, logic, crossed),
         pictures=(CURVES, SHEET),
         cpu_hours=seconds / 3600,
         details={
@@ -100,7 +114,7 @@ def _numbers(
     return tuple(numbers)
 
 
-def explain(right: Shares, crossed: Sequence[Crossed]) -> str:
+def explain(right: Shares, logic: Mapping[str, float], crossed: Sequence[Crossed]) -> str:
     """What the errors on unseen combinations say about adding energies, and what is not drawn well."""
     said = []
     for each in (crossed[0], crossed[-1]):
@@ -119,5 +133,12 @@ def explain(right: Shares, crossed: Sequence[Crossed]) -> str:
         f"The recogniser finds the level that one energy alone was asked to draw: {', '.join(told)}. Sprites are "
         "small, energies fully connected where the paper's are convolutions, and each learns for a minute. The decoder "
         "draws the mean of all that it saw of a combination."
+    )
+    ends = [logic[f"{EITHER}: {end} place"] for end in ("first", "last")]
+    middle = [logic[f"{title}: {MIDDLE}"] for title in ("shape", AVOIDING)]
+    shapes = [logic[f"{title}: shape"] for title in ("shape", AVOIDING)]
+    said.append(
+        f"OR draws either place in {sum(ends):.0f} % of the chains. NOT changes the share at the middle place from "
+        f"{middle[0]:.0f} to {middle[1]:.0f} %, that of recognised shapes from {shapes[0]:.0f} to {shapes[1]:.0f} %."
     )
     return " ".join(said)

@@ -1,7 +1,7 @@
 """Energies of sprites' concepts: learned, added, and judged by what a recogniser sees in what they draw."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +25,12 @@ from models.tasks.concepts import Recogniser, combinations, learn_decoder, seen_
 from models.training.frozen_parts import averaged_energy
 from models.training.program import train_recipe
 from models.training.recipe import load_energy_recipe
+from models.training.run import load_trained
 
 CROSSED = ("scale", "position")
 ENERGIES, DECODER = "energies added", "decoder of both"
 REAL = "real sprites"
+EITHER, AVOIDING, MIDDLE = "first place OR last place", "shape NOT middle place", "middle place"
 
 
 class Settings(Frozen):
@@ -52,7 +54,7 @@ class Settings(Frozen):
     samples: int = Field(default=3, ge=1)
     composed: int = Field(default=128, ge=8)
     steps: int = Field(default=300, ge=1)
-    avoided: float = Field(default=0.3, gt=0)
+    avoided: float = Field(default=0.05, gt=0)
     recogniser_updates: int = Field(default=4_000, ge=1)
     decoder_updates: int = Field(default=1_000, ge=1)
     seed: int = 0
@@ -124,51 +126,52 @@ class Concepts:
         conditional = [Conditional(network, levels[name].to(self.device)) for name, network in networks.items()]
         return self.drawn(conjunction(conditional), count)
 
-    def composed(self) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
-        """By set of concepts: per cent of each concept's levels that are recognised, and the images [N, 1, S, S]."""
+    def learn(self) -> float:
+        """Learn the energies of all concepts; their CPU seconds, of earlier sessions too."""
+        return self._learning_seconds("concepts", self.networks)
+
+    @cached_property
+    def asked(self) -> dict[str, Tensor]:
+        """Each concept's level, int64 [N], of as many sprites of the grid as chains are composed."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         rows = torch.randint(len(self.grid.images), (self.settings.composed,), generator=generator)
-        levels = {name: self.grid.levels[name][rows] for name in self.networks}
+        return {name: levels[rows] for name, levels in self.grid.levels.items()}
+
+    def composed(self) -> tuple[dict[str, dict[str, float]], dict[str, Tensor]]:
+        """By set of concepts: per cent of each concept's levels that are recognised, and the images [N, 1, S, S]."""
         shown = {
-            " + ".join(names): self.added({name: self.networks[name] for name in names}, levels)
+            " + ".join(names): self.added({name: self.networks[name] for name in names}, self.asked)
             for names in (*((name,) for name in self.networks), CROSSED, tuple(self.networks))
         }
-        right = {title: self._recognised(images, levels, title.split(" + ")) for title, images in shown.items()}
+        right = {title: self._recognised(images, self.asked, title.split(" + ")) for title, images in shown.items()}
         right[REAL] = self._recognised(from_uint8(self.grid.images), self.grid.levels, list(self.networks))
         return right, shown
 
     def logical(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """What OR and NOT draw: per cent of chains recognised at a place or with a scale, and the images [N, 1, S, S].
+        """What OR and NOT draw: per cent of chains that are recognised so, and the images [N, 1, S, S].
 
-        OR mixes the first place's and the last place's energies. NOT takes `avoided` of the middle place's energy from
-        the largest scale's added to that of any place: what bounds it is what it is taken from.
+        OR mixes the first and the last place's energies; NOT takes `avoided` of the middle place's from shapes'.
         """
-        scales, places = (self.grid.values.sizes[concept] for concept in CROSSED)
-        last, middle, largest = places - 1, places // 2, scales - 1
-        ends = self._any_place((0, last))
-        anywhere = conjunction([self._with_level("scale", largest), self._any_place(range(places))])
-        elsewhere = negation(anywhere, self._with_level("position", middle), self.settings.avoided)
-        shares, shown = {}, {}
-        of_largest = {"middle place": ("position", middle), "largest scale": ("scale", largest)}
-        for title, energy, judged in (
-            ("first place OR last place", ends, {"first place": ("position", 0), "last place": ("position", last)}),
-            ("largest scale", anywhere, of_largest),
-            ("largest scale NOT middle place", elsewhere, of_largest),
+        settings, last = self.settings, self.grid.values.sizes["position"] - 1
+        temperature = load_energy_recipe(settings.recipe, settings.overrides).sampler.temperature
+        first, middle, end = (
+            Conditional(self.networks["position"], torch.full((settings.composed,), place, device=self.device))
+            for place in (0, last // 2, last)
+        )
+        shape = Conditional(self.networks["shape"], self.asked["shape"].to(self.device))
+        shown, shares = {}, {}
+        for title, energy, places in (
+            (EITHER, EnergyMixture((first, end), (0.5, 0.5), temperature), {"first place": 0, "last place": last}),
+            ("shape", shape, {MIDDLE: last // 2}),
+            (AVOIDING, negation(shape, middle, settings.avoided), {MIDDLE: last // 2}),
         ):
-            shown[title] = self.drawn(energy, self.settings.composed)
+            shown[title] = self.drawn(energy, settings.composed)
             found = self.recogniser.concepts(shown[title], self.grid.values)
-            for told, (concept, level) in judged.items():
-                shares[f"{title}: {told}"] = 100 * float((found[concept] == level).float().mean())
+            for told, place in places.items():
+                shares[f"{title}: {told}"] = 100 * float((found["position"] == place).float().mean())
+            if "shape" in title:
+                shares[f"{title}: shape"] = 100 * float((found["shape"] == self.asked["shape"]).float().mean())
         return shares, shown
-
-    def _with_level(self, concept: str, level: int) -> Energy:
-        levels = torch.full((self.settings.composed,), level, device=self.device)
-        return Conditional(self.networks[concept], levels)
-
-    def _any_place(self, places: Sequence[int]) -> Energy:
-        temperature = load_energy_recipe(self.settings.recipe, self.settings.overrides).sampler.temperature
-        energies = tuple(self._with_level("position", place) for place in places)
-        return EnergyMixture(energies, (1 / len(energies),) * len(energies), temperature)
 
     def crossed(self, fraction: float) -> Crossed:
         """Energies of scale and of position, and a decoder of both, from the slices and a fraction of the rest."""
@@ -176,7 +179,7 @@ class Concepts:
         if (found := kept_record(path, Crossed, "errors")) is not None:
             require_same(path, found.asked.model_dump(), self.settings.model_dump())
             return found
-        start, settings, grid = time.process_time(), self.settings, self.grid
+        settings, grid = self.settings, self.grid
         sizes = (grid.values.sizes[CROSSED[0]], grid.values.sizes[CROSSED[1]])
         seen = seen_combinations(sizes, (sizes[0] - 1, sizes[1] // 2), fraction, settings.seed)
         kept = seen.flatten()[combinations(grid, *CROSSED)]
@@ -184,6 +187,8 @@ class Concepts:
         networks = {
             name: self.networks[name] if everything else self.energy(path.parent.name, name, kept) for name in CROSSED
         }
+        learning = self._learning_seconds(path.parent.name, () if everything else CROSSED)
+        start = time.process_time()
         decoder = learn_decoder(grid, CROSSED, kept, settings.decoder_updates, settings.seed)
         asked = (seen if everything else ~seen).nonzero().repeat(settings.samples, 1)
         levels = dict(zip(CROSSED, asked.unbind(1), strict=True))
@@ -195,11 +200,16 @@ class Concepts:
             fraction=fraction,
             images=int(kept.sum()),
             errors=errors,
-            cpu_seconds=time.process_time() - start,
+            cpu_seconds=learning + time.process_time() - start,
         )
         replace_file(path, result.model_dump_json(indent=1).encode())
         console.print(f"{path}: {result.errors}")
         return result
+
+    def _learning_seconds(self, run: str, concepts: Iterable[str]) -> float:
+        """CPU seconds that a run's finished energies took, in whatever session."""
+        states = (load_trained(self.folder / run / name / "checkpoint.pt", "energy")[0] for name in concepts)
+        return sum(float(state["cpu_seconds"]) for state in states)
 
     def _recognised(self, images: Tensor, levels: Mapping[str, Tensor], names: list[str]) -> dict[str, float]:
         found = self.recogniser.concepts(images, self.grid.values)

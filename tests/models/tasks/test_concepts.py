@@ -111,6 +111,7 @@ def test_added_energies_draw_the_scale_and_the_place_that_were_asked_for(
     logic = finding.details["recognised of OR and NOT, %"]
     ends = [logic[f"first place OR last place: {end} place"] for end in ("first", "last")]
     assert sum(ends) > 70, "by chance half of them"
+    assert logic["shape NOT middle place: middle place"] <= logic["shape: middle place"]
     for picture in finding.pictures:
         assert (tmp_path / picture).stat().st_size > 5_000
     concepts = Concepts(tmp_path, SMALL, grid, recogniser, torch.device("cpu"))
