@@ -180,7 +180,9 @@ def test_an_interruption_speaks_of_answers(folder: Path) -> None:
     for file in files[4:]:
         shutil.copyfile(files[0], file)
     asked = ["classify", *files, "--steps", "2000", "--replicates", "8", *HERE]
-    command = [sys.executable, "-m", "service.cli", *asked]
+    # What a shell starts in the background ignores SIGINT, and so do the processes that it starts.
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", heed, sys.executable, "-m", "service.cli", *asked]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(f"{files[0]}: ")
