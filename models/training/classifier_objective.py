@@ -1,6 +1,6 @@
 """What a classifier's update descends: the loss of augmented images, attacked or not, behind a purifier or not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -80,10 +80,10 @@ class ClassifierObjective:
         images = from_uint8(monitored.images[:WATCHED]).to(self.device, memory_format=torch.channels_last)
         labels = monitored.labels[:WATCHED].to(self.device)
 
+        alone = replace(self, purifier=None)
+
         def classify(x: Tensor) -> Tensor:
-            with autocast(self.device, self.precision):
-                logits: Tensor = network(self.normalisation(x))
-            return logits.float()
+            return alone.classify(network, x)
 
         generator = torch.Generator().manual_seed(0)
         return count_holding(classify, images, labels, self.adversarial.epsilon, generator) / len(images)

@@ -1,5 +1,6 @@
 """The search for the strongest defence: rows of real candidates, kept, refused, and put into a page."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,13 @@ from attacks_eval.shares import share
 from attacks_eval.strength.candidates import read_candidates
 from attacks_eval.strength.command import MARKS, publish
 from attacks_eval.strength.measure import Row
+from attacks_eval.strength.parts import KEPT
 from models.data import load_dataset
 from models.errors import ConfigError, DataError
+from models.networks import build_network
+from models.training.frozen_parts import begin_from
+from models.training.recipe import load_recipe
+from models.training.run import read_metrics
 
 LIST = """
 [[candidate]]
@@ -121,3 +127,14 @@ def test_the_list_that_ships_names_parts_and_bundles_that_there_are() -> None:
         assert {each.energy, each.classifier} <= zoo | listed.parts.keys() | {"own"}
     with pytest.raises(ConfigError, match="unknown candidate 'x'; known: natural"):
         listed.named("x")
+
+
+@pytest.mark.parametrize("part", sorted(KEPT.iterdir()), ids=lambda path: path.name)
+def test_parts_that_are_kept_are_what_their_recipes_say(part: Path) -> None:
+    listed = read_candidates()
+    recipe = json.loads((part / "recipe.json").read_text())
+    asked = load_recipe(listed.parts[part.name].recipe, listed.parts[part.name].overrides)
+    assert json.loads(asked.model_dump_json()) == recipe
+    network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
+    begin_from(network, part, recipe["kind"])
+    assert read_metrics(part)[-1]["cpu_seconds"] > 60

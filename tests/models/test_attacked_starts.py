@@ -1,22 +1,17 @@
 """Chains that start from attacked images, and trainings that begin from a bundle's weights."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from attacks_eval.strength.candidates import read_candidates
-from attacks_eval.strength.parts import KEPT
 from models.banks import Fresh
 from models.bundle import Bundle, load_bundle
 from models.data import ImageDataset
 from models.errors import CheckpointError
-from models.networks import build_network
 from models.pixels import LEVEL_WIDTH, from_uint8
 from models.training.attacked_starts import AttackedSource
-from models.training.frozen_parts import begin_from
 from models.training.program import train_recipe
 from models.training.recipe import load_recipe
 from models.training.run import load_checkpoint, read_metrics
@@ -83,14 +78,3 @@ def test_what_holds_no_weights_of_that_kind_is_no_beginning(tmp_path: Path) -> N
     (tmp_path / "recipe.json").write_text('{"kind": "energy"}')
     with pytest.raises(CheckpointError, match=r"weights\.safetensors does not exist"):
         begin()
-
-
-@pytest.mark.parametrize("part", sorted(KEPT.iterdir()), ids=lambda path: path.name)
-def test_parts_that_are_kept_are_what_their_recipes_say(part: Path) -> None:
-    listed = read_candidates()
-    recipe = json.loads((part / "recipe.json").read_text())
-    asked = load_recipe(listed.parts[part.name].recipe, listed.parts[part.name].overrides)
-    assert json.loads(asked.model_dump_json()) == recipe
-    network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
-    begin_from(network, part, recipe["kind"])
-    assert read_metrics(part)[-1]["cpu_seconds"] > 60
