@@ -28,7 +28,14 @@ class Answer(NamedTuple):
     gradient: Tensor | None
 
 
-Search = Generator[Tensor, Answer, None]
+class Aimed(NamedTuple):
+    """A candidate that is to be taken for the class `target`: its loss is that logit minus the true one."""
+
+    image: Tensor
+    target: int
+
+
+Search = Generator[Tensor | Aimed, Answer, None]
 """Yields candidates [C, H, W] in [0, 1], inside the threat model; the attacker maximises the loss."""
 
 
@@ -52,7 +59,7 @@ class Attack(Protocol):
         ...
 
     @property
-    def restarts(self) -> int:
+    def climbs(self) -> int:
         """How many climbs of equal length one search is made of."""
         ...
 

@@ -136,12 +136,16 @@ class Defence:
         replicates: int,
         mode: GradMode,
         loss: LossName,
+        targets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean logits [B, K], losses [B] of the mean logits, and the losses' gradients [B, C, H, W], detached."""
+        """Mean logits [B, K], losses [B] of the mean logits, and the losses' gradients [B, C, H, W], detached.
+
+        `targets` are those of `attack_loss`.
+        """
         with torch.enable_grad():
             images = images.detach().requires_grad_(True)
             logits = self.logits(images, streams, replicates, mode)
-            losses = attack_loss(loss, logits, labels)
+            losses = attack_loss(loss, logits, labels, targets)
             (gradient,) = torch.autograd.grad(losses.sum(), images)
         return logits.detach(), losses.detach(), gradient
 

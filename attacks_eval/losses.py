@@ -10,6 +10,8 @@ from torch.nn import functional
 from attacks_eval.errors import QuestionError
 
 LossName = Literal["ce", "margin", "dlr"]
+UNAIMED = -1
+"""Instead of a target: away from the true class, to whichever."""
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
@@ -19,12 +21,15 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     return true - others
 
 
-def attack_loss(name: LossName, logits: Tensor, labels: Tensor) -> Tensor:
-    """Per-image loss [B].
+def attack_loss(name: LossName, logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Per-image loss [B]; for an image that has a target (int64 [B], UNAIMED for none), its logit minus the true one.
 
     ce: cross-entropy. margin: best other logit minus the true one (Carlini and Wagner 2017). dlr: the margin over the
     gap between the best and the third best logit (Croce and Hein 2020), blind to the logits' scale; needs 3 classes.
     """
+    if targets is not None and bool((targets != UNAIMED).any()):
+        aimed = (logits.gather(1, targets.clamp(min=0)[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+        return torch.where(targets == UNAIMED, attack_loss(name, logits, labels), aimed)
     if name == "ce":
         return functional.cross_entropy(logits, labels, reduction="none")
     if name == "margin":

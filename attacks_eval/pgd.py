@@ -32,6 +32,11 @@ class PGD(Frozen):
     eot: int = Field(default=1, ge=1)
 
     @property
+    def climbs(self) -> int:
+        """One a restart."""
+        return self.restarts
+
+    @property
     def queries(self) -> int:
         """Questions of one search: each iterate, the last one too."""
         return self.restarts * (self.steps + 1)

@@ -110,12 +110,19 @@ def pgd(name: str, steps: int, eot: int, grad: GradMode, on: Literal["all", "sur
     )
 
 
-def apgd(name: str, steps: int, eot: int, grad: GradMode, on: Literal["all", "survivors"] = "all") -> PlannedAttack:
-    """Auto-PGD with the margin loss through the purifier."""
-    attack = APGD(steps=steps, eot=eot, grad=grad, loss="margin")
-    return PlannedAttack(
-        name=name, title=f"APGD-{steps}, EOT {eot}, {grad}", knowledge="white box", attack=attack, on=on
-    )
+def apgd(
+    name: str,
+    steps: int,
+    eot: int,
+    grad: GradMode,
+    on: Literal["all", "survivors"] = "all",
+    targets: int = 0,
+) -> PlannedAttack:
+    """Auto-PGD with the margin loss through the purifier, towards each of the likeliest `targets` where there are."""
+    attack = APGD(steps=steps, eot=eot, grad=grad, loss="margin", targets=targets)
+    aim = f" towards {targets} targets" if targets else ""
+    title = f"APGD-{steps}{aim}, EOT {eot}, {grad}"
+    return PlannedAttack(name=name, title=title, knowledge="white box", attack=attack, on=on)
 
 
 def square(max_queries: int, eot: int) -> PlannedAttack:

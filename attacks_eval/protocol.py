@@ -71,7 +71,7 @@ def attacked(
         _judge(defence, left, judging, last=True)
         for slot in ended:
             advance(attack.queries - slot.queries)
-            yield slot.task, slot.outcome(attack.restarts), slot.kept
+            yield slot.task, slot.outcome(attack.climbs), slot.kept
         active = going
 
 
@@ -110,20 +110,24 @@ def _start(task: Task, attack: Attack, threat: ThreatModel, stream: Stream) -> S
     check_unit_range(task.image)
     own = stream.child(task.number)
     search = attack.search(task.image, task.label, threat, own.child("search"))
-    return Slot(task, search, own, next(search))
+    slot = Slot(task, search, own)
+    slot.ask(next(search))
+    return slot
 
 
 def _ask(defence: Defence, attack: Attack, slots: Sequence[Slot]) -> list[Answer]:
     """The defence's answers to the slots' candidates, counted in the slots."""
     images = torch.stack([slot.candidate for slot in slots])
     labels = torch.tensor([slot.task.label for slot in slots], device=images.device)
+    targets = torch.tensor([slot.target for slot in slots], device=images.device)
     streams = [slot.stream.child("query", slot.queries) for slot in slots]
     gradients: Sequence[Tensor | None] = [None] * len(slots)
     if attack.grad is None:
         logits = defence.replicate_logits(images, streams, 0, attack.eot).mean(0)
-        losses = attack_loss(attack.loss, logits, labels)
+        losses = attack_loss(attack.loss, logits, labels, targets)
     else:
-        logits, losses, found = defence.attack_gradient(images, labels, streams, attack.eot, attack.grad, attack.loss)
+        how = (attack.eot, attack.grad, attack.loss)
+        logits, losses, found = defence.attack_gradient(images, labels, streams, *how, targets)
         gradients = list(found)
     answers = [Answer(*parts) for parts in zip(logits, losses.tolist(), gradients, strict=True)]
     for slot, answer, margin in zip(slots, answers, margins(logits, labels).tolist(), strict=True):
@@ -152,7 +156,7 @@ def _continue(active: Sequence[Slot], answers: Sequence[Answer]) -> tuple[list[S
                 slot.search.close()
                 ended.append(slot)
             else:
-                slot.candidate = slot.search.send(answer)
+                slot.ask(slot.search.send(answer))
                 going.append(slot)
         except StopIteration:
             ended.append(slot)

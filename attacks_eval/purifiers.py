@@ -72,14 +72,19 @@ class LangevinPurifier:
         self.smoothing = smoothing
         self.twin: nn.Module = smooth_twin(defence.energy, smoothing)
 
+    def noise_of_steps(self, noise: ChainNoise) -> ChainNoise:
+        """The noise as the chain's steps get it: as it is."""
+        return noise
+
     def run(self, x: Tensor, noise: ChainNoise) -> Tensor:
         """The chains' last states."""
-        return self.defence.purify(x, self.preset, noise.sequence())
+        return self.defence.purify(x, self.preset, self.noise_of_steps(noise).sequence())
 
     def record(self, x: Tensor, noise: ChainNoise, mode: GradMode) -> tuple[Tensor, PullBack]:
         """The chains' last states; all states are kept unless the mode is bpda (K x 4 bytes x the image's size)."""
         if mode.kind == "bpda":
             return self.run(x, noise), lambda v: v
+        noise = self.noise_of_steps(noise)
         states = [x.detach().contiguous()]  # as the chain has it, so that the replay takes the same kernels
 
         def keep(step: int, state: Tensor, info: LangevinInfo) -> None:

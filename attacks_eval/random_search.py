@@ -17,7 +17,7 @@ class RandomNoise(Frozen):
 
     kind: Literal["RandomNoise"] = "RandomNoise"
     loss: LossName = "margin"
-    restarts: ClassVar[int] = 1
+    climbs: ClassVar[int] = 1
     grad: None = None
     eot: int = Field(default=1, ge=1)
     queries: int = Field(default=100, ge=1)
@@ -36,7 +36,7 @@ class Corners(Frozen):
 
     kind: Literal["Corners"] = "Corners"
     loss: LossName = "margin"
-    restarts: ClassVar[int] = 1
+    climbs: ClassVar[int] = 1
     grad: None = None
     eot: int = Field(default=1, ge=1)
     queries: int = Field(default=100, ge=1)

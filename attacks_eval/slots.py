@@ -7,8 +7,9 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from attacks_eval.attack import Answer, Search
+from attacks_eval.attack import Aimed, Answer, Search
 from attacks_eval.judge import Verdict
+from attacks_eval.losses import UNAIMED
 from models.config import Frozen
 from models.streams import Stream
 
@@ -61,7 +62,8 @@ class Slot:
     task: Task
     search: Search
     stream: Stream
-    candidate: Tensor
+    candidate: Tensor = field(default_factory=lambda: torch.empty(0))
+    target: int = UNAIMED
     asked: Tensor = field(default_factory=lambda: torch.empty(0))
     margin: float = inf
     queries: int = 0
@@ -77,6 +79,10 @@ class Slot:
     kept: Tensor = field(default_factory=lambda: torch.empty(0))
     verdict: Verdict | None = None
     broken_at: int | None = None
+
+    def ask(self, question: Tensor | Aimed) -> None:
+        """What the search asks next."""
+        self.candidate, self.target = question if isinstance(question, Aimed) else (question, UNAIMED)
 
     def take(self, answer: Answer, margin: float) -> None:
         """Count an answer to the candidate."""
@@ -106,11 +112,11 @@ class Slot:
             self.kept, self.verdict = image, verdict
             self.broken_at = query if verdict.broken else None
 
-    def outcome(self, restarts: int) -> Outcome:
-        """What the ended search came to; its losses are those of `restarts` climbs."""
+    def outcome(self, climbs: int) -> Outcome:
+        """What the ended search came to; its losses are those of so many climbs."""
         if self.verdict is None:
             raise ValueError(f"image {self.task.number} ended without a verdict")
-        fifth = ceil(len(self.losses) / restarts / 5)
+        fifth = ceil(len(self.losses) / climbs / 5)
         return Outcome(
             verdict=self.verdict,
             broken_at=self.broken_at,

@@ -39,7 +39,7 @@ class Square(Frozen):
 
     kind: Literal["Square"] = "Square"
     loss: LossName = "margin"
-    restarts: ClassVar[int] = 1
+    climbs: ClassVar[int] = 1
     grad: None = None
     eot: int = Field(default=1, ge=1)
     max_queries: int = Field(default=1000, ge=1)

@@ -20,6 +20,8 @@ from models.commands.training import (
     convert_generator_arguments,
     export,
     export_arguments,
+    mix,
+    mix_arguments,
     train,
     train_arguments,
 )
@@ -42,6 +44,7 @@ COMPUTING = {
 OTHERS = {
     diagnose: diagnose_arguments,
     export: export_arguments,
+    mix: mix_arguments,
     measured: measured_arguments,
     data: data_arguments,
     convert_generator: convert_generator_arguments,

@@ -33,8 +33,10 @@ from models.networks import build_network, load_weights
 from models.networks.conditioning import classes_of
 from models.pixels import Normalisation
 from models.purifier import Preset
+from models.training.frozen_parts import learned
+from models.training.kept_parts import spent_on
 from models.training.recipe import EnergyRecipe
-from models.training.run import State, load_trained, read_metrics
+from models.training.run import State, load_checkpoint, load_trained, read_metrics
 
 
 class Presets(Frozen):
@@ -82,7 +84,8 @@ def export_bundle(
 
     Args:
         energy: an energy run's checkpoint.pt, or the folder of a bundle that was trained here, whose energy is taken.
-        classifier: a classifier run's checkpoint.pt, or an .onnx file with `classifier_description` beside it.
+        classifier: a classifier run's checkpoint.pt, the folder of a kept or mixed one (`models.training.kept_parts`),
+            or an .onnx file with `classifier_description` beside it.
     """
     weights, record = _energy(energy)
     recipe = record.recipe
@@ -229,18 +232,24 @@ def strip_traces(graph: bytes) -> bytes:
 
 
 def _own_classifier(path: Path, data: DataSection) -> tuple[ClassifierEntry, dict[str, bytes], PartRecord]:
-    state, recipe = load_trained(path, "classifier")
+    weights, recipe = learned(path, "classifier")
     if recipe["data"]["name"] != data.name:
         raise CheckpointError(f"{path} was trained on {recipe['data']['name']}, the energy on {data.name}")
     network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
-    load_weights(network, state["average"], str(path))
+    load_weights(network, weights, str(path))
     entry = ClassifierEntry(
         network=NetworkEntry(architecture=recipe["network"]["name"], arguments=recipe["network"]["arguments"]),
         normalisation=Normalisation(**recipe["normalisation"]),
     )
-    weights = save_safetensors(_contiguous(state["average"]))
-    graph = export_onnx(network, data.shape)
-    return entry, {CLASSIFIER_WEIGHTS: weights, CLASSIFIER_ONNX: graph}, provenance(state, path)
+    files = {
+        CLASSIFIER_WEIGHTS: save_safetensors(_contiguous(weights)),
+        CLASSIFIER_ONNX: export_onnx(network, data.shape),
+    }
+    if not path.is_dir():
+        return entry, files, provenance(load_checkpoint(path), path)
+    updates, seconds = spent_on(path)
+    log = summarise_log(read_metrics(path))
+    return entry, files, PartRecord(recipe=recipe, updates=updates, cpu_hours=round(seconds / 3600, 3), log=log)
 
 
 def _read_graph(path: Path) -> bytes:

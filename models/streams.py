@@ -100,6 +100,10 @@ class ChainNoise:
             self._block = block
         return self._drawn[:, offset].to(like)
 
+    def rows(self, part: slice) -> "ChainNoise":
+        """The noise of some of the chains, which does not depend on the others."""
+        return ChainNoise(self.streams[part])
+
     def sequence(self) -> "NoiseSequence":
         """The noise of steps 0, 1, 2, ... at successive calls, as the sampler takes it."""
         return NoiseSequence(self)
@@ -117,7 +121,7 @@ class NoiseSequence:
 
     def divide(self, parts: Sequence[slice]) -> Sequence[Noise]:
         """Each chain has its own stream already."""
-        return [NoiseSequence(ChainNoise(self._noise.streams[part])) for part in parts]
+        return [NoiseSequence(self._noise.rows(part)) for part in parts]
 
 
 def _fill(out: Tensor, generator: torch.Generator) -> None:

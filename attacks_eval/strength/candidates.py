@@ -22,17 +22,29 @@ class Part(Frozen):
     after: tuple[str, ...] = ()
 
 
+class Mixed(Frozen):
+    """A classifier made of two, bundles or parts: see `models.networks.mixed_classifier`."""
+
+    robust: str
+    accurate: str
+    robust_weight: float
+    sharpness: float
+
+
 class Candidate(Frozen):
     """A defence of the table.
 
     Args:
         about: one sentence on what is tried.
-        energy, classifier: a bundle of `models/zoo`, whose part of that kind is taken, or one of the list's `parts`;
-            the energy `own` is the one within the classifier (`models.networks.joint_energy`).
+        energy, classifier: a bundle of `models/zoo`, whose part of that kind is taken, or one of the list's `parts`, or
+            for a classifier of its `mixed`; the energy `own` is the one within the classifier
+            (`models.networks.joint_energy`).
         chain: the preset; 0 steps is the classifier alone.
+        cooled: the noise of the chain falls linearly, to nothing at its end, and the drift stays (tempering).
         sigma: of the Gaussian noise under which it is certified, in [0, 1] pixel units; None is not certified.
         refuse_below: it may refuse to answer, see `attacks_eval.judge.JudgeConfig`.
         attacks: further attacks, meant for this candidate, as `attacks_eval run --attack` reads them.
+        transfer_from: a classifier, named as its own is, on which a transfer attack is made too.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -40,15 +52,20 @@ class Candidate(Frozen):
     energy: str
     classifier: str
     chain: Preset
+    # Left out of what is written where they are at their defaults: rows from before still compare as equal.
+    cooled: bool = Field(default=False, exclude_if=lambda value: not value)
+    transfer_from: str | None = Field(default=None, exclude_if=lambda value: value is None)
     sigma: float | None = Field(default=None, gt=0)
     refuse_below: float = Field(default=0.0, ge=0)
     attacks: tuple[str, ...] = ()
 
 
 class CandidateList(Frozen):
-    """All of them, in the table's order."""
+    """All of them, in the table's order; `title` says which table of the page is theirs."""
 
+    title: str = Field(default="search", pattern=r"^[a-z]+$")
     parts: dict[str, Part] = {}
+    mixed: dict[str, Mixed] = {}
     candidates: tuple[Candidate, ...] = Field(alias="candidate")
 
     @model_validator(mode="after")

@@ -16,15 +16,15 @@ from models.device import resolve_device
 from models.files import replace_file
 from models.kept import kept_record, require_same
 
-ROW, PLOT = "row.json", "strength.png"
+ROW = "row.json"
 REPORTS = Path(__file__).parents[1] / "reports"
-MARKS = ("<!-- table -->\n", "<!-- end of table -->\n")
 
 
 def strength(options: argparse.Namespace) -> None:
     """Measure candidates alike, training what they lack, and draw up the table of all rows that are there."""
     listed = read_candidates(options.list)
-    setting = validate(Setting, {"images": options.images, "certified": options.certified}, "strength")
+    asked = {"images": options.images, "certified": options.certified, "on": options.on}
+    setting = validate(Setting, asked, "strength")
     parts = Parts(listed, options.out / "parts", resolve_device(options.device))
     for name in options.candidate or [each.name for each in listed.candidates]:
         candidate, folder = listed.named(name), options.out / "rows" / name
@@ -34,29 +34,36 @@ def strength(options: argparse.Namespace) -> None:
             replace_file(folder / ROW, (made.model_dump_json(indent=1) + "\n").encode())
     rows = [row for each in listed.candidates if (row := _kept(options.out / "rows" / each.name, each, setting))]
     console.print(markdown(rows), markup=False, soft_wrap=True)
-    plot(rows, options.out / PLOT)
+    plot(rows, options.out / f"{listed.title}.png")
+    for name in options.keep:
+        parts.keep(name)
     if options.publish:
-        publish(rows, REPORTS)
+        publish(rows, listed.title, REPORTS)
         console.print(f"{REPORTS / 'STRENGTH.md'}: its table is written anew")
 
 
-def publish(rows: Sequence[Row], reports: Path) -> None:
+def marks(title: str) -> tuple[str, str]:
+    """The lines of the page that enclose a table."""
+    return f"<!-- {title} -->\n", f"<!-- end of {title} -->\n"
+
+
+def publish(rows: Sequence[Row], title: str, reports: Path) -> None:
     """Put the rows and their plot into `reports/strength`, and the table into `reports/STRENGTH.md`, between its marks.
 
     Raises:
         ResultError: the page lacks the marks.
     """
     page, folder = reports / "STRENGTH.md", reports / "strength"
-    text = page.read_text()
-    if not all(text.count(mark) == 1 for mark in MARKS):
-        raise ResultError(f"{page}: expected each of {', '.join(map(repr, MARKS))} once")
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
+    text, (begin, end) = page.read_text(), marks(title)
+    if not all(text.count(mark) == 1 for mark in (begin, end)):
+        raise ResultError(f"{page}: expected each of {begin!r}, {end!r} once")
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
     folder.mkdir(parents=True, exist_ok=True)
     for row in rows:
         replace_file(folder / f"{row.candidate.name}.json", (row.model_dump_json(indent=1) + "\n").encode())
-    plot(rows, folder / PLOT)
-    replace_file(page, f"{before}{MARKS[0]}{markdown(rows)}\n{MARKS[1]}{after}".encode())
+    plot(rows, folder / f"{title}.png")
+    replace_file(page, f"{before}{begin}{markdown(rows)}\n{end}{after}".encode())
 
 
 def _kept(folder: Path, candidate: Candidate, setting: Setting) -> Row | None:
@@ -71,9 +78,13 @@ def strength_arguments(parser: argparse.ArgumentParser) -> None:
     """What `strength` reads."""
     parser.add_argument("candidate", nargs="*", help="names of the list (default: all of it)")
     parser.add_argument("--list", type=Path, default=LIST, help="a TOML file (default: attacks_eval/strength's own)")
+    parser.add_argument("--on", choices=["held out", "test"], default="held out", help="images (default %(default)s)")
     parser.add_argument("--images", type=positive_int, default=64, help="attacked images (default %(default)s)")
     parser.add_argument("--certified", type=positive_int, default=32, help="certified images (default %(default)s)")
     parser.add_argument("--workers", type=positive_int, default=1, help="processes of one thread each (default 1)")
     parser.add_argument("--out", type=Path, default=Path("runs/strength"), help="default %(default)s")
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="PART", help="keep a trained part's weights beside the reports"
+    )
     parser.add_argument("--publish", action="store_true", help="copy rows and table into attacks_eval/reports")
     parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1, ...")

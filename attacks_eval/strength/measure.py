@@ -3,6 +3,7 @@
 import statistics
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -17,22 +18,24 @@ from attacks_eval.judge import JudgeConfig, Verdict
 from attacks_eval.plans import CertifyPlan, Plan, apgd, pgd, square, transfer_from
 from attacks_eval.shares import Share, share
 from attacks_eval.strength.candidates import Candidate
+from attacks_eval.strength.cooling import CoolingPurifier
 from attacks_eval.strength.parts import Parts
 from attacks_eval.threat_model import Linf
 from models.config import Frozen
-from models.data import DataSection, held_out_set
+from models.data import DataSection, ImageDataset, held_out_set, load_dataset
 from models.files import commit
 from models.streams import Stream
 from models.training.frozen_parts import weights_digest
 
 HELD_OUT = 1000
 """CIFAR-10's last so many training images, which no part of a candidate but its energy may have learned from."""
+NAMES = {"held out": "cifar10, training images that were held out,", "test": "cifar10"}
 RADII = (0.25, 0.5)
 ANSWERS_TIMED = 5
 
 
 class Setting(Frozen):
-    """How every row is measured: the first `images` of the held-out ones, `certified` of them for certificates.
+    """How every row is measured: the first `images` of the held-out or test ones, `certified` of them for certificates.
 
     `budget` is the L-infinity radius in 1/255 units.
     """
@@ -41,6 +44,8 @@ class Setting(Frozen):
     certified: int = Field(default=32, ge=1)
     seed: int = 0
     budget: float = Field(default=8.0, gt=0)
+    # Left out of what is written where it is the default: rows from before still compare as equal.
+    on: Literal["held out", "test"] = Field(default="held out", exclude_if=lambda value: value == "held out")
 
 
 class Row(Frozen):
@@ -50,6 +55,8 @@ class Row(Frozen):
         clean: right when not attacked, of all images: what is refused is not right.
         answered: clean images that are answered at all; None where nothing is refused.
         held: by attack, images of which it could not make the defence say something wrong.
+        vote, worst_vote: the same as clean and worst where the most votes of single replicates are the answer; of
+            images that were made against the mean logits.
         worst_answered: of the strongest images against each, those that are answered; None where nothing is refused.
     """
 
@@ -61,6 +68,8 @@ class Row(Frozen):
     bare: Share
     held: dict[str, Share]
     worst: Share
+    vote: Share | None = None
+    worst_vote: Share | None = None
     worst_attack: str
     certified: dict[str, Share] = {}
     seconds_an_answer: float
@@ -74,12 +83,13 @@ class Row(Frozen):
 def plan_for(candidate: Candidate, setting: Setting) -> Plan:
     """The attacks of a row. A classifier alone draws no noise: it is asked once a step, and more often."""
     alone = candidate.chain.num_steps == 0
-    eot, steps = (1, 50) if alone else (8, 20)
+    eot, steps = (1, 50) if alone else (4, 20)
     attacks = [
         transfer_from("bare", 50),
         pgd("full-pgd", steps, eot, FULL),
         apgd("full-apgd", steps, eot, FULL, on="survivors"),
-        square(500 if alone else 200, 1 if alone else 4),
+        apgd("full-apgd-t", steps, eot, FULL, on="survivors", targets=3),
+        square(500 if alone else 200, 1 if alone else 2),
     ]
     if not alone:
         attacks.insert(1, pgd("bpda-pgd", steps, eot, BPDA))
@@ -99,20 +109,23 @@ def plan_for(candidate: Candidate, setting: Setting) -> Plan:
 def measure(candidate: Candidate, parts: Parts, setting: Setting, folder: Path, workers: int, command: str) -> Row:
     """Train what is missing, attack, certify; the evaluation in `folder` goes on where it stopped."""
     purified = parts.defence(candidate)
-    held_out = held_out_set(DataSection(name="cifar10", held_out=HELD_OUT))
-    assert held_out is not None
-    rows = slice(0, setting.images)
+    images, first = _images(setting)
     about = About(
         bundle_name=candidate.name,
         weights=f"{weights_digest(purified.energy)} {weights_digest(purified.classifier)}",
         preset_name="its own",
-        data="cifar10, training images that were held out,",
-        first=50_000 - HELD_OUT,
-        class_names=held_out.class_names,
+        data=NAMES[setting.on],
+        first=first,
+        class_names=images.class_names,
         command=command,
     )
     defence = Defence.of(purified)
+    if candidate.cooled:
+        defence.purifier = CoolingPurifier(purified, candidate.chain)
     defence = defence if candidate.chain.num_steps else defence.bare()
+    second = None
+    if candidate.transfer_from:
+        second = Defence.of(parts.defence(candidate.model_copy(update={"classifier": candidate.transfer_from})))
     evaluation = Evaluator(
         defence,
         Linf(setting.budget / 255),
@@ -123,7 +136,8 @@ def measure(candidate: Candidate, parts: Parts, setting: Setting, folder: Path, 
         added=[parse_added(spec) for spec in candidate.attacks],
         about=about,
         workers=workers,
-    ).run(held_out.images[rows] / 255.0, held_out.labels[rows])
+        second=second,
+    ).run(images.images[: setting.images] / 255.0, images.labels[: setting.images])
     parameters = sum(each.numel() for each in purified.parameters())
     return _row(candidate, setting, evaluation, _seconds_an_answer(defence), parameters)
 
@@ -132,7 +146,7 @@ def _row(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_a
     points = found.certification.points if found.certification else []
     certified = {f"{radius:g}": each.accuracy for radius in RADII for each in points if each.radius == radius}
     clean, worst = ([verdict for verdict in verdicts if verdict] for verdicts in _verdicts(found))
-    refusing = candidate.refuse_below > 0
+    refusing, alone = candidate.refuse_below > 0, candidate.chain.num_steps == 0
     return Row(
         candidate=candidate,
         setting=setting,
@@ -142,6 +156,8 @@ def _row(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_a
         bare=found.bare["clean"],
         held={each.name: each.statistics.mean_logit for each in found.attacks},
         worst=found.worst_case,
+        vote=None if alone else share(sum(each.vote for each in clean), found.images),
+        worst_vote=None if alone else share(sum(each.vote for each in worst), found.images),
         worst_attack=found.worst_attack,
         certified=certified,
         seconds_an_answer=seconds_an_answer,
@@ -156,6 +172,15 @@ def _row(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_a
 def _verdicts(found: Evaluation) -> tuple[list[Verdict | None], list[Verdict | None]]:
     """Of each clean image, and of the worst one made of it; None where it was wrong when clean."""
     return [each.clean for each in found.image_results], [each.worst for each in found.image_results]
+
+
+def _images(setting: Setting) -> tuple[ImageDataset, int]:
+    """The images to take the first ones of, and the number of the first."""
+    if setting.on == "test":
+        return load_dataset("cifar10", "test"), 0
+    held_out = held_out_set(DataSection(name="cifar10", held_out=HELD_OUT))
+    assert held_out is not None
+    return held_out, 50_000 - HELD_OUT
 
 
 def _seconds_an_answer(defence: Defence) -> float:

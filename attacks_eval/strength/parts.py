@@ -1,5 +1,6 @@
 """A candidate's networks: of a bundle that ships, or trained by their recipes where they are not there yet."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from models.errors import ConfigError
 from models.networks.joint_energy import JointEnergy
 from models.pixels import Normalisation
 from models.purifier import PurifiedClassifier
-from models.training.frozen_parts import averaged_energy, trained_classifier
+from models.training.frozen_parts import averaged_energy, learned, trained_classifier
+from models.training.kept_parts import keep, mix
 from models.training.recipe import ClassifierRecipe, EnergyRecipe, load_recipe
+from models.training.run import read_metrics
 
 OWN = "own"
 """Instead of an energy's name: the one within the classifier."""
@@ -36,7 +39,7 @@ class Parts:
 
     def defence(self, candidate: Candidate) -> PurifiedClassifier:
         """The candidate, on the device; trains what is missing."""
-        classifier, normalisation = self._classifier(candidate.classifier)
+        classifier, normalisation = self.classifier(candidate.classifier)
         own = candidate.energy == OWN
         energy = JointEnergy(classifier, normalisation) if own else self._energy(candidate.energy)
         defence = PurifiedClassifier(energy, classifier, normalisation, candidate.chain)
@@ -68,14 +71,38 @@ class Parts:
             return self._bundle(name).defence.energy
         return averaged_energy(self._path(name), self.device)
 
-    def _classifier(self, name: str) -> tuple[nn.Module, Normalisation]:
+    def classifier(self, name: str) -> tuple[nn.Module, Normalisation]:
+        """The classifier of that name, and what it reads; trains what is missing."""
+        if name in self.listed.mixed:
+            return trained_classifier(self._mix(name), self.device)
         if name in self.listed.parts:
             return trained_classifier(self._path(name), self.device)
         shipped = self._bundle(name).defence
         return shipped.classifier, shipped.normalisation
 
+    def _mix(self, name: str) -> Path:
+        """The folder of a mixed classifier, written anew: it costs nothing."""
+        wanted, folder = self.listed.mixed[name], self.folder / name
+        robust, accurate = (
+            self._path(each) if each in self.listed.parts else ZOO / each for each in (wanted.robust, wanted.accurate)
+        )
+        mix(robust, accurate, wanted.robust_weight, wanted.sharpness, folder)
+        return folder
+
+    def keep(self, name: str) -> None:
+        """Copy a trained part to those that need no training any more, with its recipe as the list has it."""
+        path = self._path(name)
+        if path.is_dir():
+            return
+        part = self.listed.parts[name]
+        recipe = load_recipe(part.recipe, part.overrides)
+        weights, _ = learned(path, recipe.kind)
+        keep(KEPT / name, weights, json.loads(recipe.model_dump_json()), read_metrics(path.parent))
+
     def _bundle(self, name: str) -> Bundle:
         if not (ZOO / name).is_dir():
-            known = ", ".join((*self.listed.parts, *sorted(each.name for each in ZOO.iterdir() if each.is_dir())))
-            raise ConfigError(f"{name!r} is neither a part nor a bundle; known: {known}")
+            known = ", ".join(
+                (*self.listed.parts, *self.listed.mixed, *sorted(each.name for each in ZOO.iterdir() if each.is_dir()))
+            )
+            raise ConfigError(f"{name!r} is neither a part, nor mixed, nor a bundle; known: {known}")
         return load_bundle(ZOO / name, self.device)

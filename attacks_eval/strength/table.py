@@ -14,10 +14,14 @@ COLUMNS = {
 """Attacks on all images, and the names that they have by what the true gradient of a defence is."""
 
 
+NAMED = 6
+"""At most so many rows have their names beside them in a plot, and not in its legend."""
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """One line a candidate, in the order given; every share with its Wilson 95 % interval."""
     radii = [f"certified {radius:g}" for radius in RADII]
-    header = ["candidate", "clean", *COLUMNS, "worst case", "broken most by", *radii, "s an answer", "signs"]
+    header = ["candidate", "clean", *COLUMNS, "worst case", "by vote", "weakest to", *radii, "s an answer", "signs"]
     lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     return "\n".join([*lines, "", *(f"- **{row.candidate.name}**: {row.candidate.about}" for row in rows)])
@@ -31,6 +35,7 @@ def _cells(row: Row) -> list[str]:
         _shown(row.clean) + _refusing(row.answered),
         *map(_shown, shares),
         f"**{_shown(row.worst)}**" + _refusing(row.worst_answered),
+        _shown(row.worst_vote),
         row.worst_attack,
         *map(_shown, certified),
         f"{row.seconds_an_answer:.2f}",
@@ -69,9 +74,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             linewidth=0.6,
             label=row.candidate.name,
         )
+        if len(rows) <= NAMED:
+            axis.annotate(row.candidate.name, (100 * clean.accuracy + 1, 100 * worst.accuracy + 1))
     axis.set_xlabel("right when clean (%)")
     axis.set_ylabel("right under every attack of the plan (%)")
     axis.set_xlim(0, 100)
     axis.set_ylim(0, 100)
-    axis.legend(fontsize="x-small", ncols=2, title="circles: purified; squares: the classifier alone")
+    axis.set_title("Intervals are Wilson's at 95 %. Circles: purified; squares: the classifier alone", fontsize="small")
+    if len(rows) > NAMED:
+        axis.legend(fontsize="x-small", ncols=2)
     figure.savefig(path, dpi=130)

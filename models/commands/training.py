@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from models.console import console
+from models.console import console, positive_float
 from models.device import resolve_device
 from models.export import export_bundle, read_presets
 from models.networks import conversion
+from models.training import kept_parts
 from models.training.recipe import load_recipe
 
 
@@ -51,13 +52,31 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     """What `export` reads."""
     parser.add_argument("energy", type=Path, help="an energy run's checkpoint.pt, or a bundle, whose energy is taken")
     parser.add_argument(
-        "--classifier", type=Path, required=True, help="a classifier run's checkpoint.pt, or an .onnx file"
+        "--classifier",
+        type=Path,
+        required=True,
+        help="a run's checkpoint.pt, a folder that mix wrote, or an .onnx file",
     )
     parser.add_argument(
         "--classifier-config", type=Path, help="for .onnx: a TOML file with size, normalisation, class_names"
     )
     parser.add_argument("--presets", type=Path, help="a TOML file of presets (default: made from the training sampler)")
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
+
+
+def mix(options: argparse.Namespace) -> None:
+    """Make one classifier of a robust and an accurate one, for export to put into a bundle."""
+    kept_parts.mix(options.robust, options.accurate, options.robust_weight, options.sharpness, options.out)
+    console.print(f"{options.out}: mixed, {options.robust_weight:g} of it robust, sharpened by {options.sharpness:g}")
+
+
+def mix_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `mix` reads."""
+    for name in ("robust", "accurate"):
+        parser.add_argument(name, type=Path, help="a classifier run's checkpoint.pt, a kept part's folder, or a bundle")
+    parser.add_argument("--robust-weight", type=float, required=True, help="between 1/2 and 1")
+    parser.add_argument("--sharpness", type=positive_float, required=True, help="what multiplies the robust logits")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
 
 
 def convert_generator(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from models.networks.biggan_energy import BigGANEnergy
 from models.networks.classifier import CompactResNet
 from models.networks.energy import LightEnergy, SNGANEnergy32, SNGANEnergy64, SNGANEnergy128
 from models.networks.generator import SNGANGenerator, SNGANGenerator32, SNGANGenerator64, SNGANGenerator128
+from models.networks.mixed_classifier import MixedClassifier
 from models.networks.residual_energy import ResidualEnergy
 from models.networks.vector_energy import VectorEnergy
 
@@ -26,6 +27,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "sngan_generator64": SNGANGenerator64,
     "sngan_generator128": SNGANGenerator128,
     "compact_resnet": CompactResNet,
+    "mixed_classifier": MixedClassifier,
 }
 
 

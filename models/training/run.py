@@ -29,6 +29,7 @@ from models.training.distributed import ALONE, World
 
 State = dict[str, Any]
 HISTORY = "history"
+METRICS = "metrics.jsonl"
 
 
 def save_checkpoint(path: Path, state: State) -> None:
@@ -62,7 +63,7 @@ def load_trained(path: Path, kind: str) -> tuple[State, dict[str, Any]]:
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Every line that the run in `folder` logged, oldest first; none when it logged nothing."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     lines = path.read_text().splitlines() if path.exists() else []
     if lines and not lines[-1].endswith("}"):  # a killed run may leave half a line
         lines.pop()
@@ -151,7 +152,7 @@ class TrainingRun:
         if not self._world.leads:
             return
         line = json.dumps({"update": update, **values, "cpu_seconds": round(self.cpu_seconds, 1)})
-        with (self.folder / "metrics.jsonl").open("a") as stream:
+        with (self.folder / METRICS).open("a") as stream:
             stream.write(line + "\n")
         for key, value in values.items():
             self._writer.add_scalar(key, value, update)
@@ -183,7 +184,7 @@ class TrainingRun:
 
         kept = [line for line in self.metrics() if line["update"] <= update]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        replace_file(self.folder / "metrics.jsonl", text.encode())
+        replace_file(self.folder / METRICS, text.encode())
         self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=update + 1)
 
 

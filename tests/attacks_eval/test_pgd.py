@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from attacks_eval.apgd import APGD, checkpoints
-from attacks_eval.attack import Answer, Attack
+from attacks_eval.attack import Aimed, Answer, Attack
+from attacks_eval.losses import UNAIMED, attack_loss
 from attacks_eval.pgd import PGD
 from attacks_eval.threat_model import L2, Linf, ThreatModel
 from models.streams import Stream
@@ -80,3 +81,41 @@ def test_the_random_defence_s_mean_is_what_is_climbed() -> None:
     _, _, gradients = defence.attack_gradient(images, labels, streams, 8, mode, "margin")
     assert torch.allclose(gradients[0], 2 * WEIGHTS.view(SHAPE), atol=1e-5)
     assert torch.allclose(gradients[1], -2 * WEIGHTS.view(SHAPE), atol=1e-5)
+
+
+def test_aimed_climbs_end_where_each_target_wins() -> None:
+    """Linear logits W x: the best corner towards class t is x + radius * sign(w_t - w_y), nearest rivals first."""
+    rows = torch.randn(4, 48, generator=torch.Generator().manual_seed(2))
+    attack, radius = APGD(steps=30, loss="margin", targets=2), 8 / 255
+    search = attack.search(IMAGE, 0, Linf(radius), STREAM)
+    question, best, asked = next(search), dict[int, tuple[float, torch.Tensor]](), 0
+    ranked = (rows @ IMAGE.flatten())[1:].argsort(descending=True) + 1
+    while True:
+        aimed = isinstance(question, Aimed)
+        image, target = question if aimed else (question, UNAIMED)
+        x = image.clone().requires_grad_(True)
+        logits = (rows @ x.flatten())[None]
+        loss = attack_loss(attack.loss, logits, torch.tensor([0]), torch.tensor([target]))[0]
+        assert aimed == (asked > 0)
+        (gradient,) = torch.autograd.grad(loss, x)
+        loss = loss.detach()
+        if aimed and float(loss) > best.get(target, (-torch.inf, x))[0]:
+            best[target] = float(loss), image.detach()
+        asked += 1
+        try:
+            question = search.send(Answer(logits[0].detach(), float(loss), gradient))
+        except StopIteration:
+            break
+    assert asked == attack.queries == 2 * 31 + 1
+    assert list(best) == ranked[:2].tolist()
+    for target, (_, image) in best.items():
+        corner = IMAGE + radius * (rows[target] - rows[0]).view(SHAPE).sign()
+        assert torch.allclose(image, corner, atol=1e-6)
+
+
+def test_images_with_and_without_a_target_have_losses_of_their_own() -> None:
+    logits, labels = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]]), torch.tensor([0, 0])
+    losses = attack_loss("margin", logits, labels, torch.tensor([1, UNAIMED]))
+    assert losses.tolist() == [-2.0, -1.0]
+    with pytest.raises(ValueError, match="targets need loss margin, got dlr"):
+        APGD(targets=3)

@@ -4,22 +4,37 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from attacks_eval.__main__ import main
 from attacks_eval.errors import ResultError
+from attacks_eval.gradients import FULL
+from attacks_eval.purifiers import LangevinPurifier
 from attacks_eval.shares import share
 from attacks_eval.strength.candidates import read_candidates
-from attacks_eval.strength.command import MARKS, publish
+from attacks_eval.strength.command import marks, publish
+from attacks_eval.strength.cooling import CoolingNoise, CoolingPurifier
 from attacks_eval.strength.measure import Row
 from attacks_eval.strength.parts import KEPT
 from models.data import load_dataset
 from models.errors import ConfigError, DataError
 from models.networks import build_network
+from models.networks.energy import LightEnergy
+from models.pixels import Normalisation
+from models.purifier import Preset, PurifiedClassifier
+from models.streams import ChainNoise, Stream
 from models.training.frozen_parts import begin_from
 from models.training.recipe import load_recipe
 from models.training.run import read_metrics
 
 LIST = """
+[mixed.twice]
+robust = "cifar10-midrun"
+accurate = "cifar10-midrun"
+robust_weight = 0.6
+sharpness = 1.0
+
 [[candidate]]
 name = "four"
 about = "Four steps."
@@ -27,14 +42,20 @@ energy = "cifar10-midrun"
 classifier = "cifar10-midrun"
 chain = { num_steps = 4, step_size = 0.015, temperature = 5e-5, precision = "bfloat16", replicates = 2 }
 sigma = 0.05
+attacks = ["limpid:PGD,steps=2,grad=full"]
 
 [[candidate]]
 name = "alone"
-about = "The classifier alone."
+about = "Mixed with itself, alone."
 energy = "cifar10-midrun"
-classifier = "cifar10-midrun"
+classifier = "twice"
+transfer_from = "cifar10-midrun"
 chain = { num_steps = 0, step_size = 0.015, temperature = 5e-5, replicates = 1 }
 """
+
+ADDED = {"limpid:PGD,steps=2,grad=full"}
+CHAIN = Preset(num_steps=2, step_size=0.1, temperature=1.0, replicates=1)
+ONE = CHAIN.model_copy(update={"num_steps": 1})
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +84,28 @@ def row(folder: Path, name: str) -> Row:
 
 def test_a_row_is_attacked_as_its_candidate_is_made(out: Path) -> None:
     four, alone = row(out, "four"), row(out, "alone")
-    assert set(four.held) == {"transfer-bare", "bpda-pgd", "smooth-pgd", "smooth-apgd", "square"}
+    assert set(four.held) == ADDED | {
+        "transfer-bare",
+        "bpda-pgd",
+        "smooth-pgd",
+        "smooth-apgd",
+        "smooth-apgd-t",
+        "square",
+    }
     # Nothing random and nothing to replace stands before the classifier alone: its gradients are exact.
-    assert set(alone.held) == {"transfer-bare", "full-pgd", "full-apgd", "square"}
+    assert set(alone.held) == {"transfer-second", "transfer-bare", "full-pgd", "full-apgd", "full-apgd-t", "square"}
     assert "Exact gradients are blind" not in alone.warnings
     for each in (four, alone):
         assert each.worst.correct <= min(held.correct for held in each.held.values()) <= each.clean.correct
     assert alone.worst.correct == 0
+    # A classifier mixed with itself answers as it does alone.
     assert alone.clean == alone.bare == four.bare
     assert set(four.certified) == {"0.25", "0.5"}
     # 1,000 draws at sigma 0.05 cannot certify further than 0.05 * 2.46.
     assert four.certified["0.25"].correct == 0
-    assert four.parameters == alone.parameters
-    assert (out / "out" / "strength.png").read_bytes().startswith(b"\x89PNG")
+    assert four.vote is not None
+    assert alone.vote is None
+    assert (out / "out" / "search.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_finished_row_is_kept_and_another_question_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,21 +119,21 @@ def test_a_finished_row_is_kept_and_another_question_refused(out: Path, capsys: 
 
 
 def test_the_table_goes_between_the_marks_of_its_page(out: Path, tmp_path: Path) -> None:
-    page = tmp_path / "STRENGTH.md"
-    page.write_text(f"before\n{MARKS[0]}old\n{MARKS[1]}after\n")
+    page, (begin, end) = tmp_path / "STRENGTH.md", marks("search")
+    page.write_text(f"before\n{begin}old\n{end}after\n")
     rows = [row(out, name) for name in ("four", "alone")]
     rows[0] = rows[0].model_copy(update={"worst": share(1, 2)})
-    publish(rows, tmp_path)
+    publish(rows, "search", tmp_path)
     text = page.read_text()
-    assert text.startswith(f"before\n{MARKS[0]}| candidate |")
-    assert text.endswith(f"{MARKS[1]}after\n")
+    assert text.startswith(f"before\n{begin}| candidate |")
+    assert text.endswith(f"{end}after\n")
     assert "| four |" in text
     assert "**50 [9, 91]**" in text
     assert "old" not in text
     assert Row.model_validate_json((tmp_path / "strength" / "alone.json").read_bytes()) == rows[1]
     page.write_text("no marks")
     with pytest.raises(ResultError, match="expected each of"):
-        publish(rows, tmp_path)
+        publish(rows, "search", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +154,7 @@ def test_the_list_that_ships_names_parts_and_bundles_that_there_are() -> None:
     listed = read_candidates()
     zoo = {path.name for path in (Path(__file__).parents[2] / "models" / "zoo").iterdir()}
     for each in listed.candidates:
-        assert {each.energy, each.classifier} <= zoo | listed.parts.keys() | {"own"}
+        assert {each.energy, each.classifier} <= zoo | listed.parts.keys() | listed.mixed.keys() | {"own"}
     with pytest.raises(ConfigError, match="unknown candidate 'x'; known: natural"):
         listed.named("x")
 
@@ -138,3 +168,28 @@ def test_parts_that_are_kept_are_what_their_recipes_say(part: Path) -> None:
     network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
     begin_from(network, part, recipe["kind"])
     assert read_metrics(part)[-1]["cpu_seconds"] > 60
+
+
+def test_cooling_noise_falls_linearly_and_is_divided_among_cores_unchanged() -> None:
+    streams = [Stream(("cooling", row)) for row in range(3)]
+    like, steps = torch.empty(3, 1, 4, 4), 20  # more than one block of noise
+    hot, cooling = ChainNoise(streams), CoolingNoise(ChainNoise(streams), steps)
+    for step in (0, 5, 19):
+        torch.testing.assert_close(cooling.at(step, like), (1 - step / steps) * hot.at(step, like))
+    whole, (first, rest) = cooling.sequence(), cooling.sequence().divide([slice(0, 1), slice(1, 3)])
+    for _ in range(steps):
+        parts = torch.cat([first(like[:1]), rest(like[1:])])
+        assert torch.equal(whole(like), parts)
+
+
+def test_a_cooled_chain_ends_where_the_cold_one_would_only_when_nothing_is_left_to_cool() -> None:
+    """One step is as hot as ever; of two, the second adds half the noise, and the drift stays."""
+    energy = LightEnergy(1, 8, 4)
+    purified = PurifiedClassifier(energy, nn.Flatten(), Normalisation(mean=(0.5,), std=(0.5,)), CHAIN)
+    x, noise = torch.zeros(1, 1, 8, 8), ChainNoise([Stream(("cooled",))])
+    assert torch.equal(CoolingPurifier(purified, ONE).run(x, noise), LangevinPurifier(purified, ONE).run(x, noise))
+    cooled, plain = CoolingPurifier(purified, CHAIN).run(x, noise), LangevinPurifier(purified, CHAIN).run(x, noise)
+    torch.testing.assert_close(plain - cooled, 0.5 * CHAIN.step_size * noise.at(1, x))
+    recorded, pull_back = CoolingPurifier(purified, CHAIN).record(x, noise, FULL)
+    assert torch.equal(recorded, cooled)
+    assert pull_back(torch.ones_like(x)).shape == x.shape  # the replay met every stored state, to the bit
