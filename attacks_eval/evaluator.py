@@ -63,7 +63,7 @@ class Evaluator:
     Args:
         defence: what is attacked; a PurifiedClassifier is attacked under its own preset.
         threat: what the attacker may do.
-        preset: a plan, or the name of one: smoke, quick, standard, paper.
+        preset: a plan, or the name of one: smoke, quick, compact, standard, paper.
         folder: where the ledger, `result.json` and `adv.npz` go; None keeps nothing.
         resume: go on with the evaluation that `folder` holds.
         second: another defence, whose bare classifier a transfer attack is also made on.

@@ -198,7 +198,25 @@ def _paper() -> Plan:
     return Plan(name="paper", images=640, attacks=attacks, judge=JudgeConfig(stages=(128,)))
 
 
-PLANS = {"smoke": _smoke, "quick": _quick, "standard": _standard, "paper": _paper}
+def compact_attacks(steps: int, eot: int, queries: int) -> tuple[PlannedAttack, ...]:
+    """Every kind of attack once, the dear ones on what the others leave."""
+    return (
+        transfer_from("bare", 50),
+        pgd("bpda-pgd", steps, eot, BPDA),
+        pgd("full-pgd", steps, eot, FULL),
+        apgd("full-apgd", steps, eot, FULL, on="survivors"),
+        apgd("full-apgd-t", steps, eot, FULL, on="survivors", targets=3),
+        square(queries, max(1, eot // 2)),
+    )
+
+
+def _compact() -> Plan:
+    """What compares many defences, on more images than `standard` could afford for each."""
+    certify = CertifyPlan(images=200, config=CertifyConfig(sigma=0.12), radii=(0.25, 0.5))
+    return Plan(name="compact", images=200, attacks=compact_attacks(20, 4, 200), check_images=4, certify=certify)
+
+
+PLANS = {"smoke": _smoke, "quick": _quick, "compact": _compact, "standard": _standard, "paper": _paper}
 
 
 def load_plan(name: str) -> Plan:

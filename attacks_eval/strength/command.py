@@ -23,8 +23,7 @@ REPORTS = Path(__file__).parents[1] / "reports"
 def strength(options: argparse.Namespace) -> None:
     """Measure candidates alike, training what they lack, and draw up the table of all rows that are there."""
     listed = read_candidates(options.list)
-    asked = {"images": options.images, "certified": options.certified, "on": options.on}
-    setting = validate(Setting, asked, "strength")
+    setting = validate(Setting, {"images": options.images, "certified": options.certified}, "strength")
     parts = Parts(listed, options.out / "parts", resolve_device(options.device))
     for name in options.candidate or [each.name for each in listed.candidates]:
         candidate, folder = listed.named(name), options.out / "rows" / name
@@ -78,7 +77,6 @@ def strength_arguments(parser: argparse.ArgumentParser) -> None:
     """What `strength` reads."""
     parser.add_argument("candidate", nargs="*", help="names of the list (default: all of it)")
     parser.add_argument("--list", type=Path, default=LIST, help="a TOML file (default: attacks_eval/strength's own)")
-    parser.add_argument("--on", choices=["held out", "test"], default="held out", help="images (default %(default)s)")
     parser.add_argument("--images", type=positive_int, default=64, help="attacked images (default %(default)s)")
     parser.add_argument("--certified", type=positive_int, default=32, help="certified images (default %(default)s)")
     parser.add_argument("--workers", type=positive_int, default=1, help="processes of one thread each (default 1)")

@@ -3,7 +3,6 @@
 import statistics
 import time
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -13,29 +12,27 @@ from attacks_eval.certify import CertifyConfig
 from attacks_eval.defence import Defence
 from attacks_eval.evaluation import Evaluation
 from attacks_eval.evaluator import About, Evaluator
-from attacks_eval.gradients import BPDA, FULL
 from attacks_eval.judge import JudgeConfig, Verdict
-from attacks_eval.plans import CertifyPlan, Plan, apgd, pgd, square, transfer_from
+from attacks_eval.plans import CertifyPlan, Plan, compact_attacks, load_plan
 from attacks_eval.shares import Share, share
 from attacks_eval.strength.candidates import Candidate
 from attacks_eval.strength.cooling import CoolingPurifier
 from attacks_eval.strength.parts import Parts
 from attacks_eval.threat_model import Linf
 from models.config import Frozen
-from models.data import DataSection, ImageDataset, held_out_set, load_dataset
+from models.data import DataSection, held_out_set
 from models.files import commit
 from models.streams import Stream
 from models.training.frozen_parts import weights_digest
 
 HELD_OUT = 1000
 """CIFAR-10's last so many training images, which no part of a candidate but its energy may have learned from."""
-NAMES = {"held out": "cifar10, training images that were held out,", "test": "cifar10"}
 RADII = (0.25, 0.5)
 ANSWERS_TIMED = 5
 
 
 class Setting(Frozen):
-    """How every row is measured: the first `images` of the held-out or test ones, `certified` of them for certificates.
+    """How every row is measured: the first `images` of the held-out ones, `certified` of them for certificates.
 
     `budget` is the L-infinity radius in 1/255 units.
     """
@@ -44,8 +41,6 @@ class Setting(Frozen):
     certified: int = Field(default=32, ge=1)
     seed: int = 0
     budget: float = Field(default=8.0, gt=0)
-    # Left out of what is written where it is the default: rows from before still compare as equal.
-    on: Literal["held out", "test"] = Field(default="held out", exclude_if=lambda value: value == "held out")
 
 
 class Row(Frozen):
@@ -81,42 +76,36 @@ class Row(Frozen):
 
 
 def plan_for(candidate: Candidate, setting: Setting) -> Plan:
-    """The attacks of a row. A classifier alone draws no noise: it is asked once a step, and more often."""
+    """The plan `compact`. A classifier alone draws no noise: it is asked once a step, and more often."""
+    plan = load_plan("compact")
     alone = candidate.chain.num_steps == 0
-    eot, steps = (1, 50) if alone else (4, 20)
-    attacks = [
-        transfer_from("bare", 50),
-        pgd("full-pgd", steps, eot, FULL),
-        apgd("full-apgd", steps, eot, FULL, on="survivors"),
-        apgd("full-apgd-t", steps, eot, FULL, on="survivors", targets=3),
-        square(500 if alone else 200, 1 if alone else 2),
-    ]
-    if not alone:
-        attacks.insert(1, pgd("bpda-pgd", steps, eot, BPDA))
     certify = None
     if candidate.sigma:
         certify = CertifyPlan(images=setting.certified, config=CertifyConfig(sigma=candidate.sigma), radii=RADII)
-    return Plan(
-        name="strength",
-        images=setting.images,
-        attacks=tuple(attacks),
-        judge=JudgeConfig(refuse_below=candidate.refuse_below),
-        check_images=4,
-        certify=certify,
-    )
+    changes = {
+        "attacks": tuple(each for each in compact_attacks(50, 1, 500) if each.name != "bpda-pgd")
+        if alone
+        else plan.attacks,
+        "images": setting.images,
+        "judge": JudgeConfig(refuse_below=candidate.refuse_below),
+        "certify": certify,
+    }
+    return plan.model_copy(update=changes)
 
 
 def measure(candidate: Candidate, parts: Parts, setting: Setting, folder: Path, workers: int, command: str) -> Row:
     """Train what is missing, attack, certify; the evaluation in `folder` goes on where it stopped."""
     purified = parts.defence(candidate)
-    images, first = _images(setting)
+    held_out = held_out_set(DataSection(name="cifar10", held_out=HELD_OUT))
+    assert held_out is not None
+    rows = slice(0, setting.images)
     about = About(
         bundle_name=candidate.name,
         weights=f"{weights_digest(purified.energy)} {weights_digest(purified.classifier)}",
         preset_name="its own",
-        data=NAMES[setting.on],
-        first=first,
-        class_names=images.class_names,
+        data="cifar10, training images that were held out,",
+        first=50_000 - HELD_OUT,
+        class_names=held_out.class_names,
         command=command,
     )
     defence = Defence.of(purified)
@@ -137,7 +126,7 @@ def measure(candidate: Candidate, parts: Parts, setting: Setting, folder: Path, 
         about=about,
         workers=workers,
         second=second,
-    ).run(images.images[: setting.images] / 255.0, images.labels[: setting.images])
+    ).run(held_out.images[rows] / 255.0, held_out.labels[rows])
     parameters = sum(each.numel() for each in purified.parameters())
     return _row(candidate, setting, evaluation, _seconds_an_answer(defence), parameters)
 
@@ -172,15 +161,6 @@ def _row(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_a
 def _verdicts(found: Evaluation) -> tuple[list[Verdict | None], list[Verdict | None]]:
     """Of each clean image, and of the worst one made of it; None where it was wrong when clean."""
     return [each.clean for each in found.image_results], [each.worst for each in found.image_results]
-
-
-def _images(setting: Setting) -> tuple[ImageDataset, int]:
-    """The images to take the first ones of, and the number of the first."""
-    if setting.on == "test":
-        return load_dataset("cifar10", "test"), 0
-    held_out = held_out_set(DataSection(name="cifar10", held_out=HELD_OUT))
-    assert held_out is not None
-    return held_out, 50_000 - HELD_OUT
 
 
 def _seconds_an_answer(defence: Defence) -> float:

@@ -159,7 +159,7 @@ def test_a_gpu_has_one_worker() -> None:
         Workers(2, torch.device("cuda"))
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "standard", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "compact", "standard", "paper"])
 def test_no_plan_shows_bpda_alone(name: str) -> None:
     attacks = [planned.attack for planned in load_plan(name).attacks if planned.knowledge == "white box"]
     kinds = {str(attack.grad) for attack in attacks}
@@ -167,7 +167,7 @@ def test_no_plan_shows_bpda_alone(name: str) -> None:
     assert kinds - {"bpda"}
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "standard", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "compact", "standard", "paper"])
 def test_a_plan_survives_being_written_and_read(name: str) -> None:
     """Attacks keep their kind: an Auto-PGD read back as PGD would be another evaluation under the same name."""
     plan = load_plan(name)
@@ -195,5 +195,5 @@ def test_the_paper_s_plan_is_the_paper_s_protocol() -> None:
 
 
 def test_unknown_plans_are_refused_by_name() -> None:
-    with pytest.raises(QuestionError, match="smoke, quick, standard, paper"):
+    with pytest.raises(QuestionError, match="smoke, quick, compact, standard, paper"):
         load_plan("fast")
