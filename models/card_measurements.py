@@ -21,6 +21,8 @@ SHOWN = (
     *("clean", "worst_case", "worst_case_rounded", "gradient_note", "certification"),
     *("bare", "curves", "indicators", "checklist", "notes"),
 )
+USUAL_RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Radii that the literature tabulates, L2 in [0, 1] pixel units."""
 SHOWN_OF_ATTACK = ("name", "title", "knowledge", "on", "attacked", "left", "fixed_randomness")
 
 
@@ -64,7 +66,9 @@ def robustness(measured: dict[str, Any]) -> str:
 
 def _certified(found: dict[str, Any]) -> str:
     points = [point for point in found["points"] if point["accuracy"]["correct"]]
-    shown = [points[0], points[len(points) // 2], points[-1]] if points else []
+    usual = [point for point in points if point["radius"] in USUAL_RADII]
+    few = [points[0], points[len(points) // 2], points[-1]] if points else []
+    shown = usual if len(usual) > 1 else few
     radii = "; ".join(f"L2 {point['radius']:.3f}: {_percent(point['accuracy'])}" for point in shown)
     return (
         f"Certified (randomised smoothing, sigma {found['sigma']:g}, {found['estimation']} draws, confidence "

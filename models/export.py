@@ -77,6 +77,7 @@ def export_bundle(
     classifier: Path,
     classifier_description: Path | None = None,
     presets: Presets | None = None,
+    description: str | None = None,
 ) -> Manifest:
     """Write a bundle, and only when it loads put it in the place of one in `folder`; returns its manifest.
 
@@ -105,7 +106,7 @@ def export_bundle(
     channels, height, width = data.shape
     manifest = Manifest(
         name=folder.name,
-        description=f"{regime} energy ({recipe['network']['name']}) and classifier for {data.name}.",
+        description=description or f"{regime} energy ({recipe['network']['name']}) and classifier for {data.name}.",
         image=ImageShape(height=height, width=width, channels=channels),
         class_names=names,
         energy=NetworkEntry(architecture=recipe["network"]["name"], arguments=recipe["network"]["arguments"]),

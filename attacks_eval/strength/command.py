@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attacks_eval.errors import ResultError
 from attacks_eval.report.write import write_report
+from attacks_eval.strength.bundles import bundle_rows
 from attacks_eval.strength.candidates import LIST, Candidate, read_candidates
 from attacks_eval.strength.measure import Row, Setting, measure
 from attacks_eval.strength.parts import Parts
@@ -38,6 +39,7 @@ def strength(options: argparse.Namespace) -> None:
         parts.keep(name)
     if options.publish:
         publish(rows, listed.title, REPORTS)
+        publish(bundle_rows(REPORTS, parts.device), "bundles", REPORTS)
         console.print(f"{REPORTS / 'STRENGTH.md'}: its table is written anew")
 
 

@@ -21,7 +21,6 @@ from attacks_eval.strength.parts import Parts
 from attacks_eval.threat_model import Linf
 from models.config import Frozen
 from models.data import DataSection, held_out_set
-from models.files import commit
 from models.streams import Stream
 from models.training.frozen_parts import weights_digest
 
@@ -128,10 +127,11 @@ def measure(candidate: Candidate, parts: Parts, setting: Setting, folder: Path, 
         second=second,
     ).run(held_out.images[rows] / 255.0, held_out.labels[rows])
     parameters = sum(each.numel() for each in purified.parameters())
-    return _row(candidate, setting, evaluation, _seconds_an_answer(defence), parameters)
+    return row_of(candidate, setting, evaluation, seconds_an_answer(defence), parameters)
 
 
-def _row(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_answer: float, parameters: int) -> Row:
+def row_of(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_answer: float, parameters: int) -> Row:
+    """What the table shows of an evaluation."""
     points = found.certification.points if found.certification else []
     certified = {f"{radius:g}": each.accuracy for radius in RADII for each in points if each.radius == radius}
     clean, worst = ([verdict for verdict in verdicts if verdict] for verdicts in _verdicts(found))
@@ -154,7 +154,7 @@ def _row(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an_a
         warnings=tuple(each.title for each in found.indicators if each.fired),
         image_steps=found.image_steps + found.backward_steps,
         seconds=found.seconds,
-        commit=commit(),
+        commit=found.commit,
     )
 
 
@@ -163,7 +163,7 @@ def _verdicts(found: Evaluation) -> tuple[list[Verdict | None], list[Verdict | N
     return [each.clean for each in found.image_results], [each.worst for each in found.image_results]
 
 
-def _seconds_an_answer(defence: Defence) -> float:
+def seconds_an_answer(defence: Defence) -> float:
     """The median time of one answer to one image, in this process."""
     image, taken = torch.full((1, 3, 32, 32), 0.5, device=defence.device), []
     for number in range(ANSWERS_TIMED):

@@ -44,6 +44,7 @@ def export(options: argparse.Namespace) -> None:
         options.classifier,
         options.classifier_config,
         read_presets(options.presets) if options.presets else None,
+        options.description,
     )
     console.print(f"{options.out}: bundle {manifest.digest[:16]}, presets {', '.join(manifest.presets)}")
 
@@ -61,6 +62,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
         "--classifier-config", type=Path, help="for .onnx: a TOML file with size, normalisation, class_names"
     )
     parser.add_argument("--presets", type=Path, help="a TOML file of presets (default: made from the training sampler)")
+    parser.add_argument("--description", help="one sentence on what the bundle is for (default: what it is made of)")
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
 
 

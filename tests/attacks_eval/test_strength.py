@@ -12,8 +12,9 @@ from attacks_eval.errors import ResultError
 from attacks_eval.gradients import FULL
 from attacks_eval.purifiers import LangevinPurifier
 from attacks_eval.shares import share
+from attacks_eval.strength.bundles import bundle_rows
 from attacks_eval.strength.candidates import read_candidates
-from attacks_eval.strength.command import marks, publish
+from attacks_eval.strength.command import REPORTS, marks, publish
 from attacks_eval.strength.cooling import CoolingNoise, CoolingPurifier
 from attacks_eval.strength.measure import Row
 from attacks_eval.strength.parts import KEPT
@@ -193,3 +194,19 @@ def test_a_cooled_chain_ends_where_the_cold_one_would_only_when_nothing_is_left_
     recorded, pull_back = CoolingPurifier(purified, CHAIN).record(x, noise, FULL)
     assert torch.equal(recorded, cooled)
     assert pull_back(torch.ones_like(x)).shape == x.shape  # the replay met every stored state, to the bit
+
+
+def test_bundles_rows_are_their_reports_and_no_other_s(tmp_path: Path) -> None:
+    rows = {each.candidate.name: each for each in bundle_rows(REPORTS, torch.device("cpu"))}
+    result = json.loads((REPORTS / "cifar10-midrun" / "robustness" / "result.json").read_text())
+    row = rows["cifar10-midrun"]
+    assert row.worst.model_dump() == result["worst_case"]
+    assert row.commit == result["commit"]
+    assert result["command"] in row.candidate.about
+    assert "digits-midrun" not in rows
+    result["preset"]["num_steps"] += 1
+    folder = tmp_path / "cifar10-midrun" / "robustness"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result))
+    with pytest.raises(ResultError, match="measured on another bundle than cifar10-midrun"):
+        bundle_rows(tmp_path, torch.device("cpu"))
