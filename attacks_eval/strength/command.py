@@ -28,11 +28,11 @@ def strength(options: argparse.Namespace) -> None:
     parts = Parts(listed, options.out / "parts", resolve_device(options.device))
     for name in options.candidate or [each.name for each in listed.candidates]:
         candidate, folder = listed.named(name), options.out / "rows" / name
-        if _kept(folder, candidate, setting) is None:
+        if _kept(folder / ROW, candidate, setting) is None:
             made = measure(candidate, parts, setting, folder, options.workers, options.command)
             write_report(folder)
             replace_file(folder / ROW, (made.model_dump_json(indent=1) + "\n").encode())
-    rows = [row for each in listed.candidates if (row := _kept(options.out / "rows" / each.name, each, setting))]
+    rows = [row for each in listed.candidates if (row := _newest(options.out, each, setting))]
     console.print(markdown(rows), markup=False, soft_wrap=True)
     plot(rows, options.out / f"{listed.title}.png")
     for name in options.keep:
@@ -67,11 +67,20 @@ def publish(rows: Sequence[Row], title: str, reports: Path) -> None:
     replace_file(page, f"{before}{begin}{markdown(rows)}\n{end}{after}".encode())
 
 
-def _kept(folder: Path, candidate: Candidate, setting: Setting) -> Row | None:
-    """The finished row in `folder`; raises CheckpointError where it is another candidate's or setting's."""
-    if (row := kept_record(folder / ROW, Row, "a row")) is not None:
+def _newest(out: Path, candidate: Candidate, setting: Setting) -> Row | None:
+    """The row that was made here, or else the published one."""
+    made = _kept(out / "rows" / candidate.name / ROW, candidate, setting)
+    published = REPORTS / "strength" / f"{candidate.name}.json"
+    if made or setting != Setting():
+        return made
+    return _kept(published, candidate, setting)
+
+
+def _kept(path: Path, candidate: Candidate, setting: Setting) -> Row | None:
+    """The finished row in `path`; raises CheckpointError where it is another candidate's or setting's."""
+    if (row := kept_record(path, Row, "a row")) is not None:
         asked = {"candidate": candidate.model_dump(), "setting": setting.model_dump()}
-        require_same(folder / ROW, {key: row.model_dump()[key] for key in asked}, asked)
+        require_same(path, {key: row.model_dump()[key] for key in asked}, asked)
     return row
 
 
