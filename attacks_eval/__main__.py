@@ -15,6 +15,7 @@ from attacks_eval.commands import add_commands
 from attacks_eval.craft import craft
 from attacks_eval.pgd import PGD
 from attacks_eval.strength.command import strength, strength_arguments
+from attacks_eval.strength.mixing import mixing, mixing_arguments
 from attacks_eval.threat_model import ThreatModel
 from attacks_eval.trade_off import run_trade_off
 from models.bundle import Bundle, load_bundle
@@ -135,6 +136,10 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("strength", help=strength.__doc__, description=strength.__doc__)
     p.set_defaults(run=strength)
     strength_arguments(p)
+
+    p = commands.add_parser("mixing", help=mixing.__doc__, description=mixing.__doc__)
+    p.set_defaults(run=mixing)
+    mixing_arguments(p)
 
     p = commands.add_parser("craft", help=craft_image.__doc__, description=craft_image.__doc__)
     p.set_defaults(run=craft_image)

@@ -36,7 +36,15 @@ class MixedClassifier(nn.Module):
         self.robust_weight, self.sharpness = robust_weight, sharpness
 
     def forward(self, x: Tensor) -> Tensor:
-        # Sums of logarithms: probabilities that round to 0 still have a slope, and an attacker follows it.
-        robust = (self.sharpness * self.robust(x)).log_softmax(1) + math.log(self.robust_weight)
-        accurate = self.accurate(x).log_softmax(1) + math.log(1.0 - self.robust_weight)
-        return torch.logaddexp(robust, accurate)
+        return mixture(self.robust(x), self.accurate(x), self.robust_weight, self.sharpness)
+
+
+def mixture(robust: Tensor, accurate: Tensor, robust_weight: float, sharpness: float) -> Tensor:
+    """Log probabilities [B, classes] of the mixture, from both logits.
+
+    Sums of logarithms: probabilities that round to 0 still have a slope, and an attacker follows it.
+    """
+    return torch.logaddexp(
+        (sharpness * robust).log_softmax(1) + math.log(robust_weight),
+        accurate.log_softmax(1) + math.log(1.0 - robust_weight),
+    )
