@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 # What runs ONNX: cpu, or gpu on a machine with CUDA.
 RUNTIME ?= cpu
-BUNDLE ?= models/zoo/cifar10-midrun
+BUNDLE ?= models/zoo/cifar10-robust
 SERVE_ARGS ?=
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 RUN = .venv/bin/python -m

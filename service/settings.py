@@ -17,7 +17,7 @@ from service.errors import SettingsError
 PREFIX = "LIMPID_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 FOREIGN_VARIABLES = frozenset({"LIMPID_CACHE"})
-DEFAULT_BUNDLE = Path(models.__file__).parent / "zoo" / "cifar10-midrun"
+DEFAULT_BUNDLE = Path(models.__file__).parent / "zoo" / "cifar10-robust"
 DEFAULT = "default"
 
 Sourced = dict[str, tuple[Any, str]]

@@ -25,7 +25,7 @@ def test_defaults() -> None:
     assert settings == Settings()
     assert (settings.host, settings.port, settings.max_body_bytes) == ("127.0.0.1", 8000, 10 * 2**20)
     assert settings.bundle == DEFAULT_BUNDLE
-    assert settings.bundle.parts[-3:] == ("models", "zoo", "cifar10-midrun")
+    assert settings.bundle.parts[-3:] == ("models", "zoo", "cifar10-robust")
 
 
 def test_every_setting_is_read_somewhere() -> None:
