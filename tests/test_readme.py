@@ -23,17 +23,28 @@ def test_model_cards_are_what_their_manifests_say(bundle: Path) -> None:
     assert all(each["weights"] != manifest.weights_digest for each in manifest.beside.values())
 
 
-def test_accuracies_in_the_readme_stand_in_the_model_card() -> None:
-    card = (ZOO / "cifar10-midrun" / "MODEL_CARD.md").read_text()
-    rows = [line for line in README.splitlines() if re.match(r"\| .*\d %", line)]
-    assert len(rows) >= 8
-    for row in rows:
-        assert row in card
+def test_accuracies_in_the_readme_stand_in_the_model_cards() -> None:
+    """Each table's rows in one bundle's card: the default one's first, then the faithful one's."""
+    tables = [block.splitlines()[2:] for block in re.findall(r"(?:^\|.*\n)+", README, flags=re.M)]
+    measured = [rows for rows in tables if re.search(r"\d %", rows[0])]
+    assert len(measured) == 2
+    for rows, bundle in zip(measured, ("cifar10-robust", "cifar10-midrun"), strict=True):
+        card = (ZOO / bundle / "MODEL_CARD.md").read_text()
+        assert len(rows) >= 4
+        assert all(row in card for row in rows)
+
+
+def test_the_certified_shares_in_the_readme_are_the_card_s() -> None:
+    card = (ZOO / "cifar10-certified" / "MODEL_CARD.md").read_text()
+    for radius in ("0.25", "0.5"):
+        share = re.search(rf"(\d+\.\d % \[[\d., ]+\]) at L2 {radius}\b", README)
+        assert share is not None
+        assert f"L2 {float(radius):.3f}: {share[1]}" in card
 
 
 def test_the_bad_numbers_come_first() -> None:
-    """The worst case stands before every other accuracy, in the README as in the card."""
-    for text in (README, (ZOO / "cifar10-midrun" / "MODEL_CARD.md").read_text()):
+    """The worst case stands before every other accuracy, in the README as in the cards."""
+    for text in (README, *((path / "MODEL_CARD.md").read_text() for path in CARDS)):
         first = re.search(r"^\| .*?(\d+\.\d) %", text, flags=re.M)
         assert first is not None
         assert "worst case" in first.group(0)

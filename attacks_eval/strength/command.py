@@ -77,10 +77,16 @@ def _newest(out: Path, candidate: Candidate, setting: Setting) -> Row | None:
 
 
 def _kept(path: Path, candidate: Candidate, setting: Setting) -> Row | None:
-    """The finished row in `path`; raises CheckpointError where it is another candidate's or setting's."""
-    if (row := kept_record(path, Row, "a row")) is not None:
-        asked = {"candidate": candidate.model_dump(), "setting": setting.model_dump()}
-        require_same(path, {key: row.model_dump()[key] for key in asked}, asked)
+    """The finished row in `path`, described as the list now does.
+
+    Raises:
+        CheckpointError: it is another candidate's or setting's.
+    """
+    if (row := kept_record(path, Row, "a row")) is None:
+        return None
+    row = row.model_copy(update={"candidate": row.candidate.model_copy(update={"about": candidate.about})})
+    asked = {"candidate": candidate.model_dump(), "setting": setting.model_dump()}
+    require_same(path, {key: row.model_dump()[key] for key in asked}, asked)
     return row
 
 
