@@ -17,7 +17,7 @@ from attacks_eval.strength.measure import HELD_OUT
 from models.console import console, positive_float, positive_int, progress_bar
 from models.data import DataSection, held_out_set
 from models.device import resolve_device
-from models.networks.mixed_classifier import mixture
+from models.networks.mixed_classifier import mixture, overrules
 from models.pixels import Normalisation, from_uint8
 from models.precision import autocast
 from models.training.adversarial import Adversarial, attack
@@ -39,8 +39,8 @@ def mixing(options: argparse.Namespace) -> None:
     table.add_row("1", "", *map(_share, (clean.argmax(1) == labels, attacked.argmax(1) == labels)))
     for weight, sharpness in itertools.product(options.robust_weight, options.sharpness):
         right = mixture(clean, other, weight, sharpness).argmax(1) == labels
-        lead = margins((sharpness * attacked).softmax(1), labels)
-        table.add_row(f"{weight:g}", f"{sharpness:g}", _share(right), _share(lead > (1 - weight) / weight))
+        held = overrules(attacked, labels, weight, sharpness)
+        table.add_row(f"{weight:g}", f"{sharpness:g}", _share(right), _share(held))
     console.print(table)
 
 

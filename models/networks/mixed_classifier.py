@@ -39,6 +39,14 @@ class MixedClassifier(nn.Module):
         return mixture(self.robust(x), self.accurate(x), self.robust_weight, self.sharpness)
 
 
+def overrules(robust: Tensor, labels: Tensor, robust_weight: float, sharpness: float) -> Tensor:
+    """bool [B]: where robust logits [B, classes] answer `labels` in the mixture, whatever the accurate one says."""
+    probabilities = (sharpness * robust).softmax(1)
+    own = probabilities.gather(1, labels[:, None]).squeeze(1)
+    others = probabilities.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return own - others > (1.0 - robust_weight) / robust_weight
+
+
 def mixture(robust: Tensor, accurate: Tensor, robust_weight: float, sharpness: float) -> Tensor:
     """Log probabilities [B, classes] of the mixture, from both logits.
 

@@ -1,6 +1,7 @@
 """The search for the strongest defence: rows of real candidates, kept, refused, and put into a page."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,13 @@ def test_bundles_rows_are_their_reports_and_no_other_s(tmp_path: Path) -> None:
     (folder / "result.json").write_text(json.dumps(result))
     with pytest.raises(ResultError, match="measured on another bundle than cifar10-midrun"):
         bundle_rows(tmp_path, torch.device("cpu"))
+
+
+def test_mixtures_are_counted_from_one_attack(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mixed with itself a classifier is as right as alone; and with so little of it no lead is enough."""
+    shipped = str(Path(__file__).parents[2] / "models" / "zoo" / "cifar10-midrun")
+    given = ["--robust-weight", "0.51", "--sharpness", "1", "--images", "4", "--device", "cpu"]
+    assert main(["mixing", shipped, shipped, *given]) == 0
+    rows = [re.findall(r"[\d.]+", line) for line in capsys.readouterr().out.splitlines() if "%" in line]
+    (_, clean, _), (weight, _, mixed, held) = rows
+    assert (weight, mixed, held) == ("0.51", clean, "0.0")

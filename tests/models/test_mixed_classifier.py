@@ -10,7 +10,7 @@ from torch import nn
 from models.__main__ import main
 from models.bundle import load_bundle
 from models.networks import build_network
-from models.networks.mixed_classifier import MixedClassifier
+from models.networks.mixed_classifier import MixedClassifier, mixture, overrules
 from models.training.frozen_parts import trained_classifier
 from tests.conftest import ZOO
 
@@ -49,6 +49,19 @@ def test_the_robust_one_overrules_where_its_lead_exceeds_the_others_weight(
     probabilities = torch.tensor([logit, 0.0, 0.0]).mul(sharpness).softmax(0)
     assert (float(probabilities[0] - probabilities[1]) > 2 / 3) == (answer == 0)
     assert int(mixed([logit, 0.0, 0.0], [-90.0, 90.0, -90.0], sharpness=sharpness).argmax()) == answer
+
+
+def test_where_it_overrules_no_accurate_one_changes_the_answer_and_elsewhere_the_worst_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    robust, labels = 2 * torch.randn(500, 10, generator=generator), torch.randint(10, (500,), generator=generator)
+    sure = overrules(robust, labels, 0.7, 2.0)
+    assert 20 < int(sure.sum()) < 480
+    rival = robust.scatter(1, labels[:, None], -torch.inf).argmax(1)
+    worst = torch.full_like(robust, -60.0).scatter(1, rival[:, None], 60.0)
+    assert torch.equal(mixture(robust, worst, 0.7, 2.0).argmax(1) == labels, sure)
+    for _ in range(20):
+        said = 30 * torch.randn(500, 10, generator=generator)
+        assert bool((mixture(robust, said, 0.7, 2.0).argmax(1) == labels)[sure].all())
 
 
 def test_probabilities_that_round_to_nothing_still_have_slopes() -> None:
