@@ -18,6 +18,7 @@ def checklist(
     text = {indicator.name: indicator.finding for indicator in indicators}
     restarts = max((int(a.configuration.get("restarts", 1)) for a in gradient), default=0)
     eot = max((int(a.configuration.get("eot", 1)) for a in gradient), default=0)
+    targeted = [a.name for a in attacks if a.configuration.get("targets")]
     plotted = [curve.name for curve in curves]
     items = [
         ("A precise threat model", True, threat.name),
@@ -38,7 +39,7 @@ def checklist(
         ("Clean accuracy under the same rules", True, "first row of the table"),
         ("Verified after rounding to 256 levels", quiet.get("rounding-saves", False), text["rounding-saves"]),
         ("Other norms than the threat's", False, "not run: evaluate again with --norm"),
-        ("Targeted attacks", False, "not run"),
-        ("Beside adversarial training", False, "not run"),
+        ("Targeted attacks", bool(targeted), ", ".join(targeted) or "not run"),
+        ("Beside adversarial training", False, "not in a report: see reports/STRENGTH.md"),
     ]
     return [ChecklistItem(item=item, done=done, evidence=evidence) for item, done, evidence in items]

@@ -19,7 +19,7 @@ def render_model_card(manifest: Manifest) -> str:
         parts += ["## Measured", "Nothing yet: `python -m attacks_eval baseline --bundle DIR` measures it."]
     if manifest.calibration:
         parts += ["## Suspicion", _suspicion(manifest)]
-    parts += ["## Presets", _presets(manifest), "## Training", _training(manifest), "## Limits", LIMITS]
+    parts += ["## Presets", _presets(manifest), "## Training", _training(manifest), "## Limits", _limits(manifest)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -28,6 +28,13 @@ Purification with Langevin dynamics resists attacks made against the bare classi
 against an attacker who knows the purifier and differentiates through it or through a smooth twin of its energy: one
 defence of this kind fell from 55 % to about 6 % that way (MEFA, arXiv 2605.06357).
 Answers vary between calls, because chains are random."""
+
+NOT_PURIFIED = """\
+The default preset takes no step: the classifier answers alone, and always the same. Its certificates are the smoothed
+classifier's, and no accuracy here is a guarantee against other attacks than those that were run."""
+TRAINED_ON_ATTACKS = """\
+The classifier was trained on attacked images of one norm and budget, and promises nothing for larger or other ones.
+No accuracy here is a guarantee: more attacks can only lower it. Answers vary between calls, because chains are random."""
 
 OOD = """\
 `ood` is the share of those clean images whose energy lies nearer to their mean, be it above or below, by construction
@@ -40,6 +47,15 @@ def _identity(manifest: Manifest) -> str:
         f"Images: {image.width} x {image.height} pixels, {image.channels} channel(s). "
         f"Classes: {', '.join(manifest.class_names)}.\n\nDigest: `{manifest.digest}`"
     )
+
+
+def _limits(manifest: Manifest) -> str:
+    if manifest.presets[manifest.default_preset].num_steps == 0:
+        return NOT_PURIFIED
+    made = manifest.training.classifier if manifest.training else None
+    recipes = [] if made is None else [made.recipe, *made.recipe.get("mixed", {}).values()]
+    attacked = any(recipe.get("training", {}).get("adversarial") for recipe in recipes)
+    return TRAINED_ON_ATTACKS if attacked else LIMITS
 
 
 def _presets(manifest: Manifest) -> str:

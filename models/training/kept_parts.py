@@ -61,19 +61,38 @@ def mix(robust: Path, accurate: Path, robust_weight: float, sharpness: float, fo
 
 
 def spent_on(folder: Path) -> tuple[int, float]:
-    """Updates and CPU seconds of a part, by its last logged line; raises CheckpointError where it logged nothing."""
+    """Updates and CPU seconds of a kept part, those of the weights that it began from among them.
+
+    Raises:
+        CheckpointError: it, or what it began from, does not say.
+    """
     lines = read_metrics(folder)
     if not lines:
         raise CheckpointError(f"{folder / METRICS} does not say how its weights were made")
-    return int(lines[-1]["update"]), lines[-1]["cpu_seconds"]
+    updates, seconds = int(lines[-1]["update"]), lines[-1]["cpu_seconds"]
+    began = json.loads((folder / RECIPE).read_text()).get("weights")
+    if began is None:
+        return updates, seconds
+    # A search's list names its parts in braces; they are kept side by side.
+    before = spent(folder.parent / began.strip("{}") if began.startswith("{") else Path(began))
+    return updates + before[0], seconds + before[1]
+
+
+def spent(path: Path) -> tuple[int, float]:
+    """The same of a classifier's checkpoint.pt, kept part or bundle."""
+    if not (path / MANIFEST).exists():
+        return spent_on(path if path.is_dir() else path.parent)
+    record = read_manifest(path).training
+    if record is None or record.classifier is None:
+        raise CheckpointError(f"{path} does not say how its classifier was trained; give its run's checkpoint.pt")
+    return record.classifier.updates, 3600 * record.classifier.cpu_hours
 
 
 def _classifier(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], tuple[int, float]]:
     """Weights, recipe, and what was spent on them."""
     if not (path / MANIFEST).exists():
-        return *learned(path, "classifier"), spent_on(path if path.is_dir() else path.parent)
-    record = read_manifest(path).training
-    if record is None or record.classifier is None:
-        raise CheckpointError(f"{path} does not say how its classifier was trained; give its run's checkpoint.pt")
-    weights = load_bundle(path, torch.device("cpu")).defence.classifier.state_dict()
-    return weights, record.classifier.recipe, (record.classifier.updates, 3600 * record.classifier.cpu_hours)
+        return *learned(path, "classifier"), spent(path)
+    bundle, costs = load_bundle(path, torch.device("cpu")), spent(path)
+    assert bundle.manifest.training is not None
+    assert bundle.manifest.training.classifier is not None
+    return bundle.defence.classifier.state_dict(), bundle.manifest.training.classifier.recipe, costs

@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         add_arguments(command.add_argument_group("the answer"))
         command.add_argument("--seed", type=seed, help="of the noise, to have the same answer again")
         here = command.add_argument_group("in this process")
-        here.add_argument("--bundle", type=Path, help="a bundle's folder (default: the CIFAR-10 one that ships)")
+        here.add_argument("--bundle", type=Path, help="a bundle's folder (default: cifar10-robust, which ships)")
         here.add_argument("--device", help="auto (the default: a GPU when there is one), cpu, cuda, cuda:N")
         there = command.add_argument_group("through a service")
         there.add_argument("--url", help="such as http://127.0.0.1:8000")
