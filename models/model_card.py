@@ -34,7 +34,8 @@ The default preset takes no step: the classifier answers alone, and always the s
 classifier's, and no accuracy here is a guarantee against other attacks than those that were run."""
 TRAINED_ON_ATTACKS = """\
 The classifier was trained on attacked images of one norm and budget, and promises nothing for larger or other ones.
-No accuracy here is a guarantee: more attacks can only lower it. Answers vary between calls, because chains are random."""
+No accuracy here is a guarantee: more attacks can only lower it.
+Answers vary between calls, because chains are random."""
 
 OOD = """\
 `ood` is the share of those clean images whose energy lies nearer to their mean, be it above or below, by construction
