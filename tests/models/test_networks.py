@@ -90,7 +90,11 @@ def test_weights_load_strictly() -> None:
 
 
 def test_registry_names_build() -> None:
-    needed = {"residual": {"channels": 3, "stem": 8, "blocks": [[8, True]]}, "vector": {"size": 2, "widths": [8]}}
+    needed = {
+        "residual": {"channels": 3, "stem": 8, "blocks": [[8, True]]},
+        "vector": {"size": 2, "widths": [8]},
+        "mixed_classifier": {"robust": {}, "accurate": {}, "robust_weight": 0.6, "sharpness": 1.0},
+    }
     with torch.device("meta"):
         for name in ARCHITECTURES:
             assert isinstance(build_network(name, needed.get(name, {})), nn.Module)
