@@ -27,6 +27,7 @@ from models.pixels import Normalisation
 from models.purifier import Preset, PurifiedClassifier
 from models.streams import ChainNoise, Stream
 from models.training.frozen_parts import begin_from
+from models.training.kept_parts import spent
 from models.training.recipe import load_recipe
 from models.training.run import read_metrics
 
@@ -55,6 +56,7 @@ transfer_from = "cifar10-midrun"
 chain = { num_steps = 0, step_size = 0.015, temperature = 5e-5, replicates = 1 }
 """
 
+ROOT = Path(__file__).parents[2]
 ADDED = {"limpid:PGD,steps=2,grad=full"}
 CHAIN = Preset(num_steps=2, step_size=0.1, temperature=1.0, replicates=1)
 ONE = CHAIN.model_copy(update={"num_steps": 1})
@@ -154,7 +156,7 @@ def test_a_list_that_says_two_things_is_refused(tmp_path: Path, change: tuple[st
 
 def test_the_list_that_ships_names_parts_and_bundles_that_there_are() -> None:
     listed = read_candidates()
-    zoo = {path.name for path in (Path(__file__).parents[2] / "models" / "zoo").iterdir()}
+    zoo = {path.name for path in (ROOT / "models" / "zoo").iterdir()}
     for each in listed.candidates:
         assert {each.energy, each.classifier} <= zoo | listed.parts.keys() | listed.mixed.keys() | {"own"}
     with pytest.raises(ConfigError, match="unknown candidate 'x'; known: natural"):
@@ -215,9 +217,20 @@ def test_bundles_rows_are_their_reports_and_no_other_s(tmp_path: Path) -> None:
 
 def test_mixtures_are_counted_from_one_attack(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Mixed with itself a classifier is as right as alone; and with so little of it no lead is enough."""
-    shipped = str(Path(__file__).parents[2] / "models" / "zoo" / "cifar10-midrun")
+    shipped = str(ROOT / "models" / "zoo" / "cifar10-midrun")
     given = ["--robust-weight", "0.51", "--sharpness", "1", "--images", "4", "--device", "cpu"]
     assert main(["mixing", shipped, shipped, *given]) == 0
     rows = [re.findall(r"[\d.]+", line) for line in capsys.readouterr().out.splitlines() if "%" in line]
     (_, clean, _), (weight, _, mixed, held) = rows
     assert (weight, mixed, held) == ("0.51", clean, "0.0")
+
+
+def test_what_a_part_began_from_counts_as_spent_on_it() -> None:
+    robust, longer = (read_metrics(KEPT / name)[-1] for name in ("robust", "robust-longer"))
+    assert spent(KEPT / "robust-longer") == (
+        robust["update"] + longer["update"],
+        robust["cpu_seconds"] + longer["cpu_seconds"],
+    )
+    shipped = spent(ROOT / "models" / "zoo" / "cifar10-midrun")
+    noise = read_metrics(KEPT / "noise")[-1]
+    assert spent(KEPT / "noise") == (shipped[0] + noise["update"], shipped[1] + noise["cpu_seconds"])
