@@ -37,8 +37,8 @@ class Candidate(Frozen):
     Args:
         about: one sentence on what is tried.
         energy, classifier: a bundle of `models/zoo`, whose part of that kind is taken, or one of the list's `parts`, or
-            for a classifier of its `mixed`; the energy `own` is the one within the classifier
-            (`models.networks.joint_energy`).
+            for a classifier of its `mixed`. A part that is a classifier has an energy within it
+            (`models.networks.joint_energy`); `own` is the one within this candidate's.
         chain: the preset; 0 steps is the classifier alone.
         cooled: the noise of the chain falls linearly, to nothing at its end, and the drift stays (tempering).
         sigma: of the Gaussian noise under which it is certified, in [0, 1] pixel units; None is not certified.

@@ -69,6 +69,9 @@ class Parts:
     def _energy(self, name: str) -> nn.Module:
         if name not in self.listed.parts:
             return self._bundle(name).defence.energy
+        part = self.listed.parts[name]
+        if load_recipe(part.recipe, part.overrides).kind == "classifier":
+            return JointEnergy(*self.classifier(name))
         return averaged_energy(self._path(name), self.device)
 
     def classifier(self, name: str) -> tuple[nn.Module, Normalisation]:

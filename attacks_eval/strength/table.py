@@ -10,8 +10,10 @@ COLUMNS = {
     "transfer": ("transfer-bare",),
     "BPDA": ("bpda-pgd",),
     "true gradient": ("smooth-pgd", "full-pgd"),
+    "then Auto-PGD": ("smooth-apgd-t", "full-apgd-t", "smooth-apgd", "full-apgd"),
+    "then Square": ("square",),
 }
-"""Attacks on all images, and the names that they have by what the true gradient of a defence is."""
+"""Attacks, and the names that they have by what the true gradient of a defence is; `then` is on what is left."""
 
 
 NAMED = 6

@@ -53,8 +53,8 @@ def adversarial_loss(
     config: Adversarial,
     generator: torch.Generator,
     label_smoothing: float = 0.0,
-) -> Tensor:
-    """What is minimised for images [B, C, H, W] in [-1, 1] and their labels [B].
+) -> tuple[Tensor, Tensor]:
+    """What is minimised for images [B, C, H, W] in [-1, 1] and their labels [B], and the attacked images.
 
     Args:
         classify: to logits [B, K] in float32.
@@ -69,7 +69,7 @@ def adversarial_loss(
 
         with frozen(parameters):
             attacked = attack(hurt, images, start, config)
-        return functional.cross_entropy(classify(attacked), labels, label_smoothing=label_smoothing)
+        return functional.cross_entropy(classify(attacked), labels, label_smoothing=label_smoothing), attacked
 
     with frozen(parameters):
         with torch.no_grad():
@@ -82,7 +82,7 @@ def adversarial_loss(
     clean = classify(images)
     divergence = functional.kl_div(classify(attacked).log_softmax(1), clean.softmax(1), reduction="batchmean")
     learned = functional.cross_entropy(clean, labels, label_smoothing=label_smoothing)
-    return learned + config.trades_weight * divergence
+    return learned + config.trades_weight * divergence, attacked
 
 
 def attack(objective: Classify, images: Tensor, start: Tensor, config: Adversarial) -> Tensor:

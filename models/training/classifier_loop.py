@@ -16,6 +16,7 @@ from models.precision import Precision
 from models.training.adversarial import Adversarial
 from models.training.average import WeightAverage
 from models.training.classifier_objective import ClassifierObjective, Purifying, StraightThrough
+from models.training.joint_density import Joint, JointDensity
 from models.training.run import State, TrainingRun
 
 
@@ -40,6 +41,7 @@ class ClassifierTraining(Frozen):
     precision: Precision = "float32"
     adversarial: Adversarial | None = Field(default=None, exclude_if=lambda value: value is None)
     purifier: Purifying | None = Field(default=None, exclude_if=lambda value: value is None)
+    joint: Joint | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _one_noise(self) -> "ClassifierTraining":
@@ -79,6 +81,7 @@ def train_classifier(
         config.precision,
         config.adversarial,
         None if config.purifier is None else StraightThrough(config.purifier, chains, device),
+        None if config.joint is None else JointDensity(config.joint, train, normalisation, chains),
         generator,
         device,
     )
@@ -86,7 +89,7 @@ def train_classifier(
     total = config.epochs * epoch_updates
     update = 0
     if (state := run.restore()) is not None:
-        update = _restore(state, network, average, optimizer, generator, chains)
+        update = _restore(state, network, average, optimizer, generator, chains, objective.density)
 
     with progress_bar("classifier", total, update) as progress:
         while update < total:
@@ -114,7 +117,7 @@ def train_classifier(
             if config.adversarial:
                 record["attacked_accuracy"] = objective.held(average.network, monitored)
             run.log(update, record)
-            run.save(update, _state(network, average, optimizer, generator, chains))
+            run.save(update, _state(network, average, optimizer, generator, chains, objective.density))
     return average
 
 
@@ -173,6 +176,7 @@ def _state(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     chains: torch.Generator,
+    density: JointDensity | None,
 ) -> State:
     return {
         "network": network.state_dict(),
@@ -181,6 +185,7 @@ def _state(
         "optimizer": optimizer.state_dict(),
         "generator": generator.get_state(),
         "chains": chains.get_state(),
+        "bank": None if density is None else density.state_dict(),
     }
 
 
@@ -191,6 +196,7 @@ def _restore(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     chains: torch.Generator,
+    density: JointDensity | None,
 ) -> int:
     network.load_state_dict(state["network"])
     average.network.load_state_dict(state["average"])
@@ -199,5 +205,7 @@ def _restore(
     generator.set_state(state["generator"])
     if "chains" in state:  # runs from before chains could stand before a classifier have none
         chains.set_state(state["chains"])
+    if density is not None:
+        density.load_state_dict(state["bank"])
     update: int = state["update"]
     return update

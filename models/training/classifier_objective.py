@@ -14,6 +14,7 @@ from models.noise import SeededNoise
 from models.pixels import Normalisation, from_uint8
 from models.precision import Precision, autocast
 from models.training.adversarial import Adversarial, adversarial_loss, count_holding
+from models.training.joint_density import JointDensity
 
 WATCHED = 250
 """Images that a classifier which learns from attacked ones is attacked on after each epoch."""
@@ -50,6 +51,7 @@ class ClassifierObjective:
     precision: Precision
     adversarial: Adversarial | None
     purifier: StraightThrough | None
+    density: JointDensity | None
     generator: torch.Generator
     device: torch.device
 
@@ -67,12 +69,20 @@ class ClassifierObjective:
         def classify(x: Tensor) -> Tensor:
             return self.classify(network, x)
 
+        attacked = None
         if self.adversarial is None:
-            return functional.cross_entropy(classify(images), labels, label_smoothing=self.label_smoothing)
-        parameters = list(network.parameters())
-        return adversarial_loss(
-            classify, parameters, images, labels, self.adversarial, self.generator, self.label_smoothing
-        )
+            loss = functional.cross_entropy(classify(images), labels, label_smoothing=self.label_smoothing)
+        else:
+            loss, attacked = adversarial_loss(
+                classify,
+                list(network.parameters()),
+                images,
+                labels,
+                self.adversarial,
+                self.generator,
+                self.label_smoothing,
+            )
+        return loss if self.density is None else loss + self.density.loss(network, images, attacked)
 
     def held(self, network: nn.Module, monitored: ImageDataset) -> float:
         """The share of the first images that keep their label under PGD-10 on the network, without the purifier."""

@@ -18,7 +18,7 @@ from attacks_eval.strength.candidates import read_candidates
 from attacks_eval.strength.command import REPORTS, marks, publish
 from attacks_eval.strength.cooling import CoolingNoise, CoolingPurifier
 from attacks_eval.strength.measure import Row
-from attacks_eval.strength.parts import KEPT
+from attacks_eval.strength.parts import KEPT, Parts
 from models.data import load_dataset
 from models.errors import ConfigError, DataError
 from models.networks import build_network
@@ -172,6 +172,20 @@ def test_parts_that_are_kept_are_what_their_recipes_say(part: Path) -> None:
     network = build_network(recipe["network"]["name"], recipe["network"]["arguments"])
     begin_from(network, part, recipe["kind"])
     assert read_metrics(part)[-1]["cpu_seconds"] > 60
+
+
+def test_a_part_that_is_a_classifier_is_an_energy_too(tmp_path: Path) -> None:
+    listed = read_candidates()
+    parts = Parts(listed, tmp_path, torch.device("cpu"))
+    asked = listed.named("robust-longer-10")
+    defence = parts.defence(asked.model_copy(update={"energy": "noise"}))
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    within, normalisation = parts.classifier("noise")
+    torch.testing.assert_close(defence.energy(images), -within(normalisation(images)).logsumexp(1))
+    assert "head.weight" in dict(defence.classifier.named_parameters())
+    own = parts.defence(asked.model_copy(update={"energy": "own"}))
+    other = -own.classifier(own.normalisation(images)).logsumexp(1)
+    torch.testing.assert_close(own.energy(images), other)
 
 
 def test_cooling_noise_falls_linearly_and_is_divided_among_cores_unchanged() -> None:

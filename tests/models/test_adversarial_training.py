@@ -62,12 +62,14 @@ def test_n_fgsm_may_leave_the_ball_but_not_the_range_of_pixels(generator: torch.
 def test_loss_is_that_of_attacked_images_and_parameters_learn_from_it_alone(generator: torch.Generator) -> None:
     network, labels = linear(), torch.tensor([0, 1, 2, 0])
     images = torch.rand(4, 3, 2, 2, generator=generator) - 0.5
-    loss = adversarial_loss(network, list(network.parameters()), images, labels, N_FGSM, _again())
+    loss, learned_from = adversarial_loss(network, list(network.parameters()), images, labels, N_FGSM, _again())
     found = torch.autograd.grad(loss, list(network.parameters()))
 
     attacked = (images + N_FGSM.uniform(images, _again())).requires_grad_(True)
     (gradient,) = torch.autograd.grad(functional.cross_entropy(network(attacked), labels, reduction="sum"), attacked)
-    expected = functional.cross_entropy(network((attacked + 8 * LEVEL_WIDTH * gradient.sign()).detach()), labels)
+    moved = (attacked + 8 * LEVEL_WIDTH * gradient.sign()).detach()
+    torch.testing.assert_close(learned_from, moved)
+    expected = functional.cross_entropy(network(moved), labels)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(found, torch.autograd.grad(expected, list(network.parameters())))
 
@@ -79,7 +81,7 @@ def test_trades_adds_the_divergence_that_the_attack_made(generator: torch.Genera
 
     def loss(weight: float) -> Tensor:
         config = Adversarial(start=0.26, step=2, steps=10, stay_inside=True, trades_weight=weight)
-        return adversarial_loss(network, list(network.parameters()), images, labels, config, _again()).detach()
+        return adversarial_loss(network, list(network.parameters()), images, labels, config, _again())[0].detach()
 
     divergences = [(float(loss(weight) - clean)) / weight for weight in (1.0, 6.0)]
     assert divergences[0] > 1e-4
