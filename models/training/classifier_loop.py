@@ -95,7 +95,7 @@ def train_classifier(
         while update < total:
             order = torch.randperm(len(train), generator=generator)
             losses = []
-            network.train()
+            network.train(config.joint is None)  # see `joint_density`: it stays the function that its chains follow
             for rows in order[: epoch_updates * config.batch_size].split(config.batch_size):
                 images = augment(train.images[rows], config, generator)
                 for group in optimizer.param_groups:

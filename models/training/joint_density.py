@@ -3,6 +3,9 @@
 The energy is the classifier's own, f(x) = -logsumexp of its logits (`models.networks.joint_energy`): Grathwohl et al.
 (2020), "Your classifier is secretly an energy based model and you should treat it like one" (JEM, arXiv 1912.03263).
 Chains live as in mid-run learning of EBM Life Cycle (arXiv 2205.12243): they start from images, and persist.
+Batch norm's statistics stand still meanwhile, so that labels and chains are learned by one and the same function: begin
+from a classifier that has learned before. With statistics of each batch for labels, and the running ones for chains,
+the two drift apart and the classifier is lost within a hundred updates.
 """
 
 from typing import Any, Literal
@@ -58,10 +61,8 @@ class JointDensity:
         self._chains = self._of(PersistentBank.filled(self._starts, config.bank_size, torch.float32))
 
     def loss(self, network: nn.Module, clean: Tensor, attacked: Tensor | None = None) -> Tensor:
-        """Of images [B, C, H, W] in [-1, 1]; the network is asked in evaluation mode, as chains ask it."""
+        """Of images [B, C, H, W] in [-1, 1]; the network is in evaluation mode, as where its energy is used."""
         config, energy = self.config, JointEnergy(network, self._normalisation)
-        learning = network.training
-        network.eval()
         with frozen(list(network.parameters())):
             chains = self._chains.start(0)
             ends, _ = run_langevin(energy, chains.starts.images, config, randn_like=self._noise)
@@ -71,7 +72,6 @@ class JointDensity:
             positives = torch.cat([positives, attacked[: config.batch_size]])
         with autocast(positives.device, config.precision):
             energies = energy(torch.cat([positives, negatives])).float()
-        network.train(learning)
         low, high = energies.split([len(positives), len(negatives)])
         size = low.square().mean() + high.square().mean()
         loss: Tensor = config.weight * (low.mean() - high.mean()) + config.penalty * size
