@@ -13,7 +13,7 @@ from attacks_eval.defence import Defence
 from attacks_eval.evaluation import Evaluation
 from attacks_eval.evaluator import About, Evaluator
 from attacks_eval.judge import JudgeConfig, Verdict
-from attacks_eval.plans import CertifyPlan, Plan, compact_attacks, load_plan
+from attacks_eval.plans import CertifyPlan, Plan, PlannedAttack, compact_attacks, load_plan
 from attacks_eval.shares import Share, share
 from attacks_eval.strength.candidates import Candidate
 from attacks_eval.strength.cooling import CoolingPurifier
@@ -75,21 +75,25 @@ class Row(Frozen):
 
 
 def plan_for(candidate: Candidate, setting: Setting) -> Plan:
-    """The plan `compact`. A classifier alone draws no noise: it is asked once a step, and more often."""
+    """The plan `compact`, as `_alone` has it for a classifier alone."""
     plan = load_plan("compact")
-    alone = candidate.chain.num_steps == 0
     certify = None
     if candidate.sigma:
         certify = CertifyPlan(images=setting.certified, config=CertifyConfig(sigma=candidate.sigma), radii=RADII)
     changes = {
-        "attacks": tuple(each for each in compact_attacks(50, 1, 500) if each.name != "bpda-pgd")
-        if alone
-        else plan.attacks,
+        "attacks": _alone() if candidate.chain.num_steps == 0 else plan.attacks,
         "images": setting.images,
         "judge": JudgeConfig(refuse_below=candidate.refuse_below),
         "certify": certify,
     }
     return plan.model_copy(update=changes)
+
+
+def _alone() -> tuple[PlannedAttack, ...]:
+    """A classifier alone draws no noise: it is asked once a step, and more often; and what transfers knows it whole."""
+    attacks = [each for each in compact_attacks(50, 1, 500) if each.name != "bpda-pgd"]
+    whole = {"knowledge": "white box"}
+    return tuple(each.model_copy(update=whole) if each.source == "bare" else each for each in attacks)
 
 
 def measure(candidate: Candidate, parts: Parts, setting: Setting, folder: Path, workers: int, command: str) -> Row:

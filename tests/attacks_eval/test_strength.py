@@ -17,7 +17,7 @@ from attacks_eval.strength.bundles import bundle_rows
 from attacks_eval.strength.candidates import read_candidates
 from attacks_eval.strength.command import REPORTS, marks, publish
 from attacks_eval.strength.cooling import CoolingNoise, CoolingPurifier
-from attacks_eval.strength.measure import Row
+from attacks_eval.strength.measure import Row, plan_for
 from attacks_eval.strength.parts import KEPT, Parts
 from models.data import load_dataset
 from models.errors import ConfigError, DataError
@@ -99,6 +99,12 @@ def test_a_row_is_attacked_as_its_candidate_is_made(out: Path) -> None:
     # Nothing random and nothing to replace stands before the classifier alone: its gradients are exact.
     assert set(alone.held) == {"transfer-second", "transfer-bare", "full-pgd", "full-apgd", "full-apgd-t", "square"}
     assert "Exact gradients are blind" not in alone.warnings
+    # What transfers from the defence itself is no attack without gradients, which would be a sign of weak ones.
+    blind = {
+        name: [each.name for each in plan_for(made.candidate, made.setting).attacks if each.knowledge != "white box"]
+        for name, made in (("four", four), ("alone", alone))
+    }
+    assert blind == {"four": ["transfer-bare", "square"], "alone": ["square"]}
     for each in (four, alone):
         assert each.worst.correct <= min(held.correct for held in each.held.values()) <= each.clean.correct
     assert alone.worst.correct == 0
