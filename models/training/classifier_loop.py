@@ -51,6 +51,14 @@ class ClassifierTraining(Frozen):
             raise ValueError(f"min_noise {self.min_noise} must not be above max_noise {self.max_noise}")
         return self
 
+    @model_validator(mode="after")
+    def _positives_are_made(self) -> "ClassifierTraining":
+        if self.joint and self.joint.positives == "both" and self.adversarial is None:
+            raise ValueError(
+                "joint.positives is 'both', and nothing attacks: expected 'clean', or adversarial"
+            )
+        return self
+
 
 def train_classifier(
     network: nn.Module,

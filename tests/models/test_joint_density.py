@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.data import ImageDataset
+from models.errors import ConfigError
 from models.pixels import Normalisation, from_uint8
 from models.training.joint_density import Joint, JointDensity
 from models.training.program import train_recipe
@@ -102,3 +103,9 @@ def test_learning_of_labels_and_density_resumes_to_the_same_numbers(tmp_path: Pa
     network = load_checkpoint(tmp_path / "whole" / "checkpoint.pt")["network"]
     assert torch.equal(network["stem.1.running_mean"], torch.zeros(8))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_attacked_positives_that_nothing_makes_are_refused() -> None:
+    joint = "training.joint={ num_steps = 5, step_size = 0.01, temperature = 1e-4, positives = 'both' }"
+    with pytest.raises(ConfigError, match="joint.positives is 'both', and nothing attacks"):
+        load_recipe("digits_classifier", [joint])
