@@ -54,9 +54,7 @@ class ClassifierTraining(Frozen):
     @model_validator(mode="after")
     def _positives_are_made(self) -> "ClassifierTraining":
         if self.joint and self.joint.positives == "both" and self.adversarial is None:
-            raise ValueError(
-                "joint.positives is 'both', and nothing attacks: expected 'clean', or adversarial"
-            )
+            raise ValueError("joint.positives is 'both', and nothing attacks: expected 'clean', or adversarial")
         return self
 
 

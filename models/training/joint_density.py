@@ -5,7 +5,8 @@ The energy is the classifier's own, f(x) = -logsumexp of its logits (`models.net
 Chains live as in mid-run learning of EBM Life Cycle (arXiv 2205.12243): they start from images, and persist.
 Batch norm's statistics stand still meanwhile, so that labels and chains are learned by one and the same function: begin
 from a classifier that has learned before. With statistics of each batch for labels, and the running ones for chains,
-the two drift apart and the classifier is lost within a hundred updates.
+the two drift apart and the classifier is lost within a hundred updates. Yin et al. (2025), "Joint
+discriminative-generative modeling via dual adversarial training" (arXiv 2510.13872), learn in two stages for it.
 """
 
 from typing import Any, Literal
