@@ -51,7 +51,8 @@ class Row(Frozen):
         held: by attack, images of which it could not make the defence say something wrong.
         vote, worst_vote: the same as clean and worst where the most votes of single replicates are the answer; of
             images that were made against the mean logits.
-        worst_answered: of the strongest images against each, those that are answered; None where nothing is refused.
+        worst_answered: of the strongest images against each, those that are answered, an image that was wrong when
+            clean among them; None where nothing is refused.
     """
 
     candidate: Candidate
@@ -145,7 +146,7 @@ def row_of(candidate: Candidate, setting: Setting, found: Evaluation, seconds_an
         setting=setting,
         clean=share(sum(each.right and not each.refused for each in clean), found.images),
         answered=share(sum(not each.refused for each in clean), found.images) if refusing else None,
-        worst_answered=share(sum(not each.refused for each in worst), found.images) if refusing else None,
+        worst_answered=share(found.images - sum(each.refused for each in worst), found.images) if refusing else None,
         bare=found.bare["clean"],
         held={each.name: each.statistics.mean_logit for each in found.attacks},
         worst=found.worst_case,

@@ -10,6 +10,7 @@ from torch import nn
 
 from attacks_eval.__main__ import main
 from attacks_eval.errors import ResultError
+from attacks_eval.evaluation import Evaluation
 from attacks_eval.gradients import FULL
 from attacks_eval.purifiers import LangevinPurifier
 from attacks_eval.shares import share
@@ -17,7 +18,7 @@ from attacks_eval.strength.bundles import bundle_rows
 from attacks_eval.strength.candidates import read_candidates
 from attacks_eval.strength.command import REPORTS, marks, publish
 from attacks_eval.strength.cooling import CoolingNoise, CoolingPurifier
-from attacks_eval.strength.measure import Row, plan_for
+from attacks_eval.strength.measure import Row, Setting, plan_for, row_of
 from attacks_eval.strength.parts import KEPT, Parts
 from models.data import load_dataset
 from models.errors import ConfigError, DataError
@@ -116,6 +117,22 @@ def test_a_row_is_attacked_as_its_candidate_is_made(out: Path) -> None:
     assert four.vote is not None
     assert alone.vote is None
     assert (out / "out" / "search.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_refused_is_not_answered_and_what_is_wrong_when_clean_is() -> None:
+    found = Evaluation.model_validate_json((REPORTS / "cifar10-certified" / "robustness" / "result.json").read_bytes())
+    wrong = sum(each.worst is None for each in found.image_results)
+    attacked = [n for n, each in enumerate(found.image_results) if each.worst is not None]
+    for n in attacked[:5]:
+        worst = found.image_results[n].worst
+        assert worst is not None
+        refused = worst.model_copy(update={"refused": True})
+        found.image_results[n] = found.image_results[n].model_copy(update={"worst": refused})
+    made = read_candidates().named("robust-longer-refusing")
+    row = row_of(made, Setting(images=found.images), found, 0.1, 1)
+    assert wrong > 0
+    assert row.worst_answered == share(found.images - 5, found.images)
+    assert row.answered == share(found.images, found.images)
 
 
 def test_a_finished_row_is_kept_and_another_question_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
