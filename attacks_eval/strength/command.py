@@ -35,8 +35,7 @@ def strength(options: argparse.Namespace) -> None:
     rows = [row for each in listed.candidates if (row := _newest(options.out, each, setting))]
     console.print(markdown(rows), markup=False, soft_wrap=True)
     plot(rows, options.out / f"{listed.title}.png")
-    for name in options.keep:
-        parts.keep(name)
+    parts.keep(options.keep)
     if options.publish:
         publish(rows, listed.title, REPORTS)
         publish(bundle_rows(REPORTS, parts.device), "bundles", REPORTS)

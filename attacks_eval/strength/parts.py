@@ -1,6 +1,7 @@
 """A candidate's networks: of a bundle that ships, or trained by their recipes where they are not there yet."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,15 +93,16 @@ class Parts:
         mix(robust, accurate, wanted.robust_weight, wanted.sharpness, folder)
         return folder
 
-    def keep(self, name: str) -> None:
-        """Copy a trained part to those that need no training any more, with its recipe as the list has it."""
-        path = self._path(name)
-        if path.is_dir():
-            return
-        part = self.listed.parts[name]
-        recipe = load_recipe(part.recipe, part.overrides)
-        weights, _ = learned(path, recipe.kind)
-        keep(KEPT / name, weights, json.loads(recipe.model_dump_json()), read_metrics(path.parent))
+    def keep(self, names: Sequence[str]) -> None:
+        """Copy trained parts to those that need no training any more, with their recipes as the list has them."""
+        # All are found first: once an earlier part is kept, a run that began from it began from another place.
+        for name, path in {name: self._path(name) for name in names}.items():
+            if path.is_dir():
+                continue
+            part = self.listed.parts[name]
+            recipe = load_recipe(part.recipe, part.overrides)
+            weights, _ = learned(path, recipe.kind)
+            keep(KEPT / name, weights, json.loads(recipe.model_dump_json()), read_metrics(path.parent))
 
     def _bundle(self, name: str) -> Bundle:
         if not (ZOO / name).is_dir():
