@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from attacks_eval.shares import Share
+from attacks_eval.shares import Share, share
 from attacks_eval.strength.measure import RADII, Row
 
 COLUMNS = {
@@ -36,13 +36,19 @@ def _cells(row: Row) -> list[str]:
         row.candidate.name,
         _shown(row.clean) + _refusing(row.answered),
         *map(_shown, shares),
-        f"**{_shown(row.worst)}**" + _refusing(row.worst_answered),
+        f"**{_shown(right_at_worst(row))}**" + _refusing(row.worst_answered),
         _shown(row.worst_vote),
         row.worst_attack,
         *map(_shown, certified),
         f"{row.seconds_an_answer:.2f}",
         "; ".join(row.warnings) or "none",
     ]
+
+
+def right_at_worst(row: Row) -> Share:
+    """Right answers to the strongest images: what was refused is held, and is no right answer."""
+    refused = 0 if row.worst_answered is None else row.worst_answered.total - row.worst_answered.correct
+    return share(row.worst.correct - refused, row.worst.total)
 
 
 def _refusing(answered: Share | None) -> str:
@@ -65,7 +71,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     for row in rows:
-        clean, worst = row.clean, row.worst
+        clean, worst = row.clean, right_at_worst(row)
         axis.errorbar(
             100 * clean.accuracy,
             100 * worst.accuracy,

@@ -20,6 +20,7 @@ from attacks_eval.strength.command import REPORTS, marks, publish
 from attacks_eval.strength.cooling import CoolingNoise, CoolingPurifier
 from attacks_eval.strength.measure import Row, Setting, plan_for, row_of
 from attacks_eval.strength.parts import KEPT, Parts
+from attacks_eval.strength.table import right_at_worst
 from models.data import load_dataset
 from models.errors import ConfigError, DataError
 from models.networks import build_network
@@ -133,6 +134,7 @@ def test_what_is_refused_is_not_answered_and_what_is_wrong_when_clean_is() -> No
     assert wrong > 0
     assert row.worst_answered == share(found.images - 5, found.images)
     assert row.answered == share(found.images, found.images)
+    assert right_at_worst(row) == share(row.worst.correct - 5, found.images)
 
 
 def test_a_finished_row_is_kept_and_another_question_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
