@@ -119,7 +119,10 @@ def test_the_exact_gradient_is_that_of_plain_autograd(changes: dict[str, float])
     v = torch.randn(expected.shape, generator=torch.Generator().manual_seed(4))
     (by_autograd,) = torch.autograd.grad(expected, x, v)
     refined, pull_back = purifier.record(x.detach(), noise(6), FULL)
-    assert torch.allclose(refined, expected, atol=1e-4)  # rounding differs by CPU: 2e-5 was seen on one
+    error = (refined - expected).detach().abs().flatten()
+    assert float(error.quantile(0.99)) < 1e-5
+    # Rounding grows at one element: the chain above, in float32 and in float64, differs by 4e-5 there.
+    assert float(error.max()) < 1e-4
     assert torch.allclose(pull_back(v), by_autograd, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(purifier.record(x.detach(), noise(6), BPDA)[1](v), by_autograd, rtol=1e-2, atol=1e-2)
 
