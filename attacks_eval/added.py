@@ -1,4 +1,7 @@
-"""Attacks that a command adds to a plan: `limpid:APGD,grad=truncated:25,restarts=3`, or another library's."""
+"""Attacks that a command adds to a plan: `limpid:APGD,grad=truncated:25,restarts=3`, or another library's.
+
+One of ours attacks all images, and with `on=survivors` those that the whole plan left.
+"""
 
 from attacks_eval.apgd import APGD
 from attacks_eval.errors import QuestionError
@@ -29,5 +32,12 @@ def parse_added(spec: str) -> PlannedAttack | ForeignAttack:
     name, *pairs = rest.split(",")
     if name not in OWN:
         raise QuestionError(f"limpid has no attack {name!r}; known: {', '.join(OWN)}")
-    attack = validate(OWN[name], read_pairs(spec, pairs), f"--attack {spec}")
-    return PlannedAttack(name=spec, title=spec, knowledge=KNOWLEDGE.get(name, "none"), attack=attack)
+    arguments = read_pairs(spec, pairs)
+    planned = {
+        "name": spec,
+        "title": spec,
+        "knowledge": KNOWLEDGE.get(name, "none"),
+        "on": arguments.pop("on", "all"),
+        "attack": validate(OWN[name], arguments, f"--attack {spec}"),
+    }
+    return validate(PlannedAttack, planned, f"--attack {spec}")

@@ -67,7 +67,7 @@ class Evaluator:
         folder: where the ledger, `result.json` and `adv.npz` go; None keeps nothing.
         resume: go on with the evaluation that `folder` holds.
         second: another defence, whose bare classifier a transfer attack is also made on.
-        added: attacks to run before the plan's, ours or other libraries'.
+        added: attacks besides the plan's, ours or other libraries': before it, or of ours those on survivors after it.
         workers: processes to search in, on a CPU; they change no verdict.
         ray: the address of a Ray cluster to search on instead.
     """
@@ -167,7 +167,9 @@ class Evaluator:
         """Every attack in order, on what it is meant for."""
         extra = [each for each in self.added if isinstance(each, PlannedAttack)]
         extra += [transfer_from("second")] if self.second else []
-        planned = [resolve(each, probe.exact, run.defence) for each in (*extra, *run.plan.attacks)]
+        before = [each for each in extra if each.on == "all"]
+        after = [each for each in extra if each.on == "survivors"]
+        planned = [resolve(each, probe.exact, run.defence) for each in (*before, *run.plan.attacks, *after)]
         right = [task for task in run.tasks if clean[task.number].right]
         foreign = [each for each in self.added if isinstance(each, ForeignAttack)]
         _refuse_duplicates(

@@ -35,6 +35,7 @@ from attacks_eval.purifiers import AutogradPurifier
 from attacks_eval.threat_model import L2, Linf
 from models.bundle import Bundle
 from models.data import ImageDataset
+from models.errors import ConfigError
 from models.noise import Noise
 from models.pixels import Normalisation, from_uint8, to_unit
 from models.purifier import Preset, PurifiedClassifier
@@ -247,6 +248,26 @@ def test_the_same_attack_twice_is_refused() -> None:
     added = [parse_added("limpid:PGD,steps=2"), parse_added("limpid:PGD,steps=2")]
     with pytest.raises(QuestionError, match="run twice"):
         Evaluator(defence, Linf(8 / 255), SMALL, added=added).run(*greys(0.1))
+
+
+def test_an_added_attack_on_survivors_comes_last_and_sees_what_the_plan_left() -> None:
+    """The plan's one step of half the budget breaks the near image; the added attack is left the far ones."""
+    half = PGD(steps=1, attack_step=4.0, random_start=False)
+    planned = PlannedAttack(name="weak", title="weak", knowledge="white box", attack=half)
+    plan = SMALL.model_copy(update={"attacks": (planned,)})
+    defence = Defence(AutogradPurifier(lambda x, noise: x + 0.0 * noise(x)), linear)
+    added = [parse_added("limpid:PGD,steps=8,on=survivors")]
+    near, middle, far = greys(0.01), greys(0.05), greys(0.3)
+    images, labels = (torch.cat([each[part][:1] for each in (near, middle, far)]) for part in (0, 1))
+    evaluation = Evaluator(defence, Linf(8 / 255), plan, added=added).run(images, labels)
+    assert [row.name for row in evaluation.attacks] == ["weak", "limpid:PGD,steps=8,on=survivors"]
+    assert [row.left for row in evaluation.attacks] == [2, 1]
+    assert evaluation.attacks[1].attacked == 2
+
+
+def test_an_added_attack_is_on_all_images_or_on_survivors() -> None:
+    with pytest.raises(ConfigError, match=r"on: Input should be 'all' or 'survivors', got 'some'"):
+        parse_added("limpid:PGD,steps=2,on=some")
 
 
 def test_in_l2_the_closed_form_holds_too() -> None:
