@@ -63,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m models", description="Train, export and look at defences.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for run, add_arguments in (COMPUTING | OTHERS).items():
-        command = commands.add_parser(run.__name__.replace("_", "-"), help=run.__doc__, description=run.__doc__)
+        about = run.__doc__ or ""
+        # argparse fills in `help`, and takes `description` as it stands.
+        line = about.replace("%", "%%")
+        command = commands.add_parser(run.__name__.replace("_", "-"), help=line, description=about)
         command.set_defaults(run=run)
         add_arguments(command)
         if run in COMPUTING:

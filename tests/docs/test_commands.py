@@ -45,6 +45,18 @@ def test_commands_parse(command: Command, capsys: pytest.CaptureFixture[str]) ->
             check_names(PARSERS[program].parse_args(words))
 
 
+@pytest.mark.parametrize("program", PARSERS)
+def test_help_lists_every_command_and_each_has_its_own(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = PARSERS[program]
+    listed = parser.format_help()
+    subparsers = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for name, command in (item for action in subparsers for item in action.choices.items()):
+        assert name in listed
+        with pytest.raises(SystemExit, match="0"):
+            parser.parse_args([name, "--help"])
+        assert " ".join(command.description.split()) in " ".join(capsys.readouterr().out.split())
+
+
 def check_names(options: argparse.Namespace) -> None:
     """What a parser takes as text must be a recipe, a plan, an attack or a bundle that is there, or a reader's own."""
     if hasattr(options, "recipe") and not options.recipe.endswith(".toml"):
