@@ -13,6 +13,7 @@ import service.batch.__main__ as batch_program
 import service.cli.__main__ as cli_program
 from attacks_eval.added import parse_added
 from attacks_eval.commands import _plan
+from attacks_eval.strength.candidates import read_candidates
 from models.training.recipe import load_recipe
 from service.commands import make_key
 from service.settings import load_settings
@@ -65,6 +66,8 @@ def check_names(options: argparse.Namespace) -> None:
         _plan(options)
         for added in options.attack or ():
             parse_added(added)
+    for candidate in getattr(options, "candidate", ()):
+        read_candidates(options.list).named(candidate)
     bundle = getattr(options, "bundle", None)
     if bundle is not None and bundle.is_relative_to("models"):
         assert (ROOT / bundle / "manifest.json").is_file()
