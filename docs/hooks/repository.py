@@ -20,8 +20,8 @@ IMPORTED = (
     "models/RESULTS.md",
     "models/results/**/*.png",
     "models/zoo/*/MODEL_CARD.md",
-    "attacks_eval/reports/*/robustness/report.html",
-    "attacks_eval/reports/*/robustness/report.md",
+    "attacks_eval/reports/*/*/report.html",
+    "attacks_eval/reports/*/*/report.md",
     "attacks_eval/reports/*/*/README.md",
     "tests/benchmarks/README.md",
 )
