@@ -24,7 +24,7 @@ from models.config import Frozen, apply_overrides, validate
 from models.console import console, positive_int, run_command
 from models.files import commit
 from models.precision import DTYPES
-from tests.benchmarks import attacks, langevin, service_aborts, service_engine, service_load, training
+from tests.benchmarks import attacks, langevin, service_aborts, service_answers, service_engine, service_load, training
 from tests.benchmarks.aims import show_aims
 from tests.benchmarks.langevin_ways import OURS
 
@@ -103,6 +103,15 @@ def show_service_engine(result: dict[str, Any]) -> None:
     console.print(f"{result['slots']} slots; all of them taken in {result['full_quanta']:.1%} of the quanta")
 
 
+def show_service_answers(result: dict[str, Any]) -> None:
+    """Milliseconds of an answer behind each bundle."""
+    table = Table("bundle", "steps", "replicates", "one at a time (ms)", "many clients (ms an image)")
+    for row in result["rows"]:
+        preset, times = row["preset"], [f"{row[way]:.0f}" for way in ("alone", "together")]
+        table.add_row(row["bundle"], str(preset["num_steps"]), str(preset["replicates"]), *times)
+    console.print(table)
+
+
 def show_service_load(result: dict[str, Any]) -> None:
     """What became of the requests behind each server, and how long those of each length took."""
     rows = result["rows"]
@@ -154,6 +163,9 @@ BENCHMARKS = {
     "training": Benchmark(training.Setting, training.measure_training, show_training),
     "attacks": Benchmark(attacks.Setting, attacks.measure_attacks, show_attacks),
     "service-engine": Benchmark(service_engine.Setting, service_engine.measure_service_engine, show_service_engine),
+    "service-answers": Benchmark(
+        service_answers.Setting, service_answers.measure_service_answers, show_service_answers
+    ),
     "service-load": Benchmark(service_load.Setting, service_load.measure_service_load, show_service_load),
     "service-aborts": Benchmark(service_aborts.Setting, service_aborts.measure_service_aborts, show_service_aborts),
 }

@@ -85,6 +85,11 @@ def purify_request(server: Server, png: bytes, steps: int) -> bytes:
     return _serialise(httpx.Request("POST", f"{server.url}/purify", files=files, data={"steps": str(steps)}))
 
 
+def classify_request(server: Server, png: bytes) -> bytes:
+    """The bytes of POST /classify with a form of the image."""
+    return _serialise(httpx.Request("POST", f"{server.url}/classify", files={"image": ("image.png", png, "image/png")}))
+
+
 def get_request(server: Server, path: str) -> bytes:
     """The bytes of a GET."""
     return _serialise(httpx.Request("GET", server.url + path))
