@@ -14,6 +14,7 @@ from attacks_eval.baseline import run_baseline
 from attacks_eval.commands import add_commands
 from attacks_eval.craft import craft
 from attacks_eval.pgd import PGD
+from attacks_eval.refusing import run_refusing
 from attacks_eval.strength.command import strength, strength_arguments
 from attacks_eval.strength.mixing import mixing, mixing_arguments
 from attacks_eval.threat_model import ThreatModel
@@ -83,6 +84,20 @@ def trade_off(options: argparse.Namespace) -> None:
     console.print(table)
 
 
+def refusing(options: argparse.Namespace) -> None:
+    """What refusing by suspicion is worth: clean, and against attackers who do not know of it and who do."""
+    bundle, taken, threat, config, out = _common(options, "refusing.json")
+    result = run_refusing(bundle, taken, threat, config, options.seed, out, options.command)
+    table = Table("refused above", "sender", "answered", "right of the answered", "wrong answers, of all")
+    for sender, rows in result["senders"].items():
+        for row in rows:
+            above, right = row["threshold"], row["right_of_answered"]
+            shown = (_show(row["answered"]), _show(right) if right else "-", _show(row["wrong"]))
+            table.add_row("never" if above is None else f"{above:g}", sender, *shown)
+    console.print(table)
+    console.print(f"No attacker here follows the gradient of suspicion. Written to {out}")
+
+
 def craft_image(options: argparse.Namespace) -> None:
     """Attack one image file on the bare classifier, to try a service with."""
     bundle = load_bundle(options.bundle, resolve_device(options.device))
@@ -132,6 +147,10 @@ def _parser() -> argparse.ArgumentParser:
         "--white-box", type=positive_int, default=0, help="also attack so many images with knowledge of the defence"
     )
     p.add_argument("--workers", type=positive_int, default=1, help="processes that those attacks search in")
+
+    p = commands.add_parser("refusing", help=refusing.__doc__, description=refusing.__doc__)
+    p.set_defaults(run=refusing)
+    _shared(p, first=0, images=200)
 
     p = commands.add_parser("strength", help=strength.__doc__, description=strength.__doc__)
     p.set_defaults(run=strength)

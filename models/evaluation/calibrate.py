@@ -32,7 +32,6 @@ def calibrate(bundle: Bundle, preset_name: str, clean: LabelledImages, seed: int
     return fit_calibration(signals, origin, energies)
 
 
-@torch.no_grad()
 def signals_of(
     defence: PurifiedClassifier,
     images: Tensor,
@@ -41,12 +40,25 @@ def signals_of(
     advance: Advance = lambda image_steps: None,
 ) -> Signals:
     """The signals of images [B, C, H, W] in [-1, 1], with seeded noise."""
+    return answers_and_signals(defence, images, preset, seed, advance)[1]
+
+
+@torch.no_grad()
+def answers_and_signals(
+    defence: PurifiedClassifier,
+    images: Tensor,
+    preset: Preset,
+    seed: int,
+    advance: Advance = lambda image_steps: None,
+) -> tuple[Tensor, Signals]:
+    """The replicates' logits [R, B, K] of images [B, C, H, W] in [-1, 1], and the signals of the same chains."""
     noise = SeededNoise(torch.Generator(images.device).manual_seed(seed))
     batches = chain_batches(images, preset.replicates)
     purified, drops = zip(*[_purify(defence, batch, preset, noise, advance) for batch in batches], strict=True)
     logits = torch.cat([defence.classify(batch) for batch in purified])
     chains = (torch.cat(purified), logits, torch.cat(drops))
-    return measure_signals(images, *(split_replicates(values, preset.replicates) for values in chains))
+    by_replicate = [split_replicates(values, preset.replicates) for values in chains]
+    return by_replicate[1], measure_signals(images, *by_replicate)
 
 
 def _purify(
