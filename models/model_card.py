@@ -84,7 +84,7 @@ def _suspicion(manifest: Manifest) -> str:
     text = (
         "`suspicion` is the share of clean images that look less unusual to the defence (disagreement of the "
         "replicates, distance moved, energy lost), so about 5 % of clean images exceed 0.95, and about 1 % exceed "
-        "0.99, by construction. How many attacked images do so was not measured, and an attacker who knows of it can "
+        "0.99, by construction. How many attacked images do so is not claimed, and an attacker who knows of it can "
         "try to stay below."
     )
     if "robustness" in manifest.measured:
